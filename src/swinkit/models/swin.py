@@ -1,0 +1,369 @@
+"""The Swin Transformer's body, versions 1 and 2, written once.
+
+``Swin`` turns an image into one map a stage; ``classifier.py`` pools the last map, ``SwinBackbone`` here gives all
+of them to dense tasks. Parameter names are those of the original repository (microsoft/Swin-Transformer).
+
+Two behaviours for sizes, both of the authors:
+
+* classifier rule: a stage whose map is not larger than the window takes the map's shorter side as window and does
+  not shift (``models/swin_transformer.py``);
+* dense rule: the window never shrinks and the shift stays; maps are padded right and bottom, after the norm and
+  before the shift (``mmdet/models/backbones/swin_transformer.py`` of the detection fork).
+
+Letters: B batch, C channels, H W tokens of a map, T tokens of a window, N windows of a map, D width of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from swinkit.models import windows
+from swinkit.specs import Variant
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+
+class PatchEmbed(nn.Module):
+    """Image to tokens: a convolution with stride = kernel, then LayerNorm. (B, C, H, W) -> (B, h, w, E)."""
+
+    def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = _pad_to_multiple(images, self.patch_size, self.patch_size, channels_last=False)
+        return self.norm(self.proj(images).permute(0, 2, 3, 1))
+
+
+class WindowAttentionV1(nn.Module):
+    """Scaled dot-product attention inside windows with a learned bias for each offset (arXiv 2103.14030, eq. 4)."""
+
+    def __init__(self, dim: int, window: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.table_side = 2 * window - 1
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(self.table_side**2, num_heads))
+
+    def init_weights(self) -> None:
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def bias(self, window: tuple[int, int]) -> Tensor:
+        """Return the position bias (heads, T, T) for a window not larger than the table's."""
+        table = self.relative_position_bias_table
+        index = windows.table("bias", window, self.table_side, device=table.device)
+        return table[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Attend among the T tokens of each window: (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+        query, key, value = _split_heads(self.qkv(tokens), self.num_heads)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        return self.proj(_join_heads(mixed))
+
+
+class WindowAttentionV2(nn.Module):
+    """Cosine attention with a bias from a small network on log-spaced offsets (arXiv 2111.09883, sections 3.2, 3.3).
+
+    ``reference`` is the window the position network was trained with.
+    """
+
+    def __init__(self, dim: int, window: int, num_heads: int, reference: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.reference = reference
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim))
+        self.v_bias = nn.Parameter(torch.zeros(dim))
+        self.proj = nn.Linear(dim, dim)
+        self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0)))
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(inplace=True), nn.Linear(512, num_heads, bias=False))
+
+    def init_weights(self) -> None:
+        nn.init.constant_(self.logit_scale, math.log(10.0))
+        nn.init.zeros_(self.q_bias)
+        nn.init.zeros_(self.v_bias)
+
+    def bias(self, window: tuple[int, int]) -> Tensor:
+        """Return the position bias (heads, T, T) for a window not larger than the stage's."""
+        weight = self.cpb_mlp[0].weight
+        coordinates = windows.table("coordinates", self.window, self.reference, device=weight.device)
+        with torch.autocast(weight.device.type, enabled=False):
+            rows = 16.0 * torch.sigmoid(self.cpb_mlp(coordinates.to(weight.dtype)))  # ((2W-1)^2, heads)
+        index = windows.table("bias", window, 2 * self.window - 1, device=weight.device)
+        return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
+
+    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Attend among the T tokens of each window: (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+        # The key has no bias: a constant added to every key cancels in the softmax of V1 but not in a cosine.
+        qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+        query, key, value = _split_heads(F.linear(tokens, self.qkv.weight, qkv_bias.to(tokens.dtype)), self.num_heads)
+        scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
+        key = F.normalize(key.float(), dim=-1).to(value.dtype)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=1.0)
+        return self.proj(_join_heads(mixed))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact GELU between; acts on the last axis."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Window attention and an MLP, each with a residual: norm before in V1, after in V2. (B, H, W, C) -> same."""
+
+    def __init__(
+        self, variant: Variant, dim: int, num_heads: int, window: int, reference: int, shifted: bool, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.post_norm = variant.version == 2
+        self.window = window
+        self.shifted = shifted
+        self.drop_path = drop_path
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = (
+            WindowAttentionV2(dim, window, num_heads, reference)
+            if self.post_norm
+            else WindowAttentionV1(dim, window, num_heads)
+        )
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * variant.mlp_ratio))
+
+    def forward(self, x: Tensor, dense: bool) -> Tensor:
+        if self.post_norm:
+            x = x + self._drop(self.norm1(self._attend(x, dense)))
+            return x + self._drop(self.norm2(self.mlp(x)))
+        x = x + self._drop(self._attend(self.norm1(x), dense))
+        return x + self._drop(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor, dense: bool) -> Tensor:
+        """Cut the map into windows, attend inside each, put the map together again."""
+        batch, height, width, channels = x.shape
+        side, shift = self.window, self.window // 2 if self.shifted else 0
+        if not dense and min(height, width) <= side:
+            side, shift = min(height, width), 0
+        x = _pad_to_multiple(x, side, side, channels_last=True)
+        padded_height, padded_width = x.shape[1:3]
+        tokens = side * side
+
+        x = x.reshape(batch, padded_height * padded_width, channels)
+        index, inverse = windows.table(
+            "indices", padded_height, padded_width, (side, side), (shift, shift), device=x.device
+        )
+        x = windows.rearrange(x, index, inverse).reshape(-1, tokens, channels)  # (B*N, T, C)
+
+        bias = self.attn.bias((side, side))[None]  # (1, heads, T, T)
+        if shift:
+            masks = windows.table("masks", (side, side), (shift, shift), device=x.device)
+            pattern = windows.table("patterns", padded_height // side, padded_width // side, device=x.device)
+            bias = (bias + masks[:, None].to(bias.dtype))[pattern]  # (N, heads, T, T)
+            bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
+        x = self.attn(x, bias)
+
+        x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
+        return x.view(batch, padded_height, padded_width, channels)[:, :height, :width]
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        """Stochastic depth: drop the branch of whole samples, scale the others (arXiv 1603.09382)."""
+        if not self.training or self.drop_path == 0.0:
+            return branch
+        keep = 1.0 - self.drop_path
+        kept = torch.empty(branch.shape[0], 1, 1, 1, device=branch.device, dtype=branch.dtype).bernoulli_(keep)
+        return branch * (kept / keep)
+
+
+class PatchMerging(nn.Module):
+    """Half the map, twice the channels. (B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C).
+
+    The four tokens of a cell are concatenated in the order (0,0), (1,0), (0,1), (1,1) of (row, column), as in the
+    original code. V1 normalises before the linear layer, V2 after it.
+    """
+
+    def __init__(self, dim: int, post_norm: bool) -> None:
+        super().__init__()
+        self.post_norm = post_norm
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = nn.LayerNorm(2 * dim if post_norm else 4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _pad_to_multiple(x, 2, 2, channels_last=True)
+        x = torch.cat((x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]), dim=-1)
+        return self.norm(self.reduction(x)) if self.post_norm else self.reduction(self.norm(x))
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, every second one shifted, and the merging that leads to the next stage."""
+
+    def __init__(self, variant: Variant, stage: int, window: int, reference: int, drop_paths: Sequence[float]) -> None:
+        super().__init__()
+        dim = variant.channels[stage]
+        self.blocks = nn.ModuleList(
+            Block(variant, dim, variant.num_heads[stage], window, reference, shifted=bool(i % 2), drop_path=rate)
+            for i, rate in enumerate(drop_paths)
+        )
+        last = stage == len(variant.depths) - 1
+        self.downsample = None if last else PatchMerging(dim, post_norm=variant.version == 2)
+
+    def forward(self, x: Tensor, dense: bool, checkpointing: bool) -> Tensor:
+        """Return the map before merging, (B, H, W, C)."""
+        for block in self.blocks:
+            if checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, dense, use_reentrant=False)
+            else:
+                x = block(x, dense)
+        return x
+
+
+class Swin(nn.Module):
+    """Patch embedding and stages: what the classifier and the backbone share.
+
+    Args:
+        variant: shape of the network.
+        dense: True for the dense rule of sizes, False for the classifier's (module docstring).
+
+    Attributes:
+        activation_checkpointing: set True to trade time for memory in training.
+    """
+
+    def __init__(self, variant: Variant, dense: bool) -> None:
+        super().__init__()
+        self.variant = variant
+        self.dense = dense
+        self.activation_checkpointing = False
+        self.patch_embed = PatchEmbed(variant.in_chans, variant.embed_dim, variant.patch_size)
+        self.absolute_pos_embed = None
+        if variant.absolute_position:
+            side = -(-variant.img_size // variant.patch_size)
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, side * side, variant.embed_dim))
+        rates = torch.linspace(0, variant.drop_path, sum(variant.depths)).tolist()
+        # Dense networks keep the full window in every stage; a classifier's window shrinks with its nominal map.
+        sides = (variant.window_size,) * len(variant.depths) if dense else variant.stage_windows
+        self.layers = nn.ModuleList()
+        for stage, (depth, side) in enumerate(zip(variant.depths, sides, strict=True)):
+            reference = variant.pretrained_windows[stage] or side
+            self.layers.append(Stage(variant, stage, side, reference, rates[:depth]))
+            rates = rates[depth:]
+
+    def init_weights(self) -> None:
+        """Initialise as the original code does for training from scratch.
+
+        Linear layers N(0, 0.02) truncated, LayerNorm 1 and 0, the patch convolution PyTorch's default; V2 starts
+        every block as the identity (norm weights 0).
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, WindowAttentionV1 | WindowAttentionV2):
+                module.init_weights()
+        if self.absolute_pos_embed is not None:
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        if self.variant.version == 2:
+            for module in self.modules():
+                if isinstance(module, Block):
+                    for norm in (module.norm1, module.norm2):
+                        nn.init.zeros_(norm.weight)
+                        nn.init.zeros_(norm.bias)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens that enter the first stage: (B, in_chans, H, W) -> (B, h, w, embed_dim)."""
+        _check_images(images, self.variant.in_chans)
+        x = self.patch_embed(images)
+        if self.absolute_pos_embed is not None:
+            side = math.isqrt(self.absolute_pos_embed.shape[1])
+            position = self.absolute_pos_embed.reshape(1, side, side, -1)
+            if x.shape[1:3] != (side, side):
+                position = F.interpolate(position.permute(0, 3, 1, 2), size=x.shape[1:3], mode="bicubic")
+                position = position.permute(0, 2, 3, 1)
+            x = x + position
+        return x
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """Return the map of every stage before merging, each (B, H, W, C), from the tokens of ``embed``."""
+        maps = []
+        for stage in self.layers:
+            x = stage(x, self.dense, self.activation_checkpointing)
+            maps.append(x)
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return maps
+
+
+class SwinBackbone(Swin):
+    """A Swin as pyramid for dense tasks: (B, C, H, W) of any size -> list of NCHW maps, fine to coarse.
+
+    Args:
+        variant: shape of the network; ``num_classes`` and ``img_size`` do not matter here.
+        out_indices: stages whose maps are wanted; only these have an output norm (``norm0`` ...).
+
+    Attributes:
+        channels: channels of each returned map.
+        strides: pixels of the image for one step of each returned map.
+    """
+
+    def __init__(self, variant: Variant, out_indices: Sequence[int] | None = None) -> None:
+        super().__init__(variant, dense=True)
+        everything = range(len(variant.depths))
+        self.out_indices = tuple(everything if out_indices is None else out_indices)
+        if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices) & set(everything)):
+            raise ValueError(f"out_indices must be rising stages out of {list(everything)}, got {self.out_indices}")
+        self.channels = tuple(variant.channels[i] for i in self.out_indices)
+        self.strides = tuple(variant.strides[i] for i in self.out_indices)
+        for i in self.out_indices:
+            self.add_module(f"norm{i}", nn.LayerNorm(variant.channels[i]))
+        self.init_weights()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return one map for each wanted stage.
+
+        Args:
+            images: (B, in_chans, H, W), normalised; H, W >= 1.
+
+        Returns:
+            (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) for each i.
+        """
+        maps = self.stages(self.embed(images))
+        return [self.get_submodule(f"norm{i}")(maps[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices]
+
+
+def _split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    batch, tokens, _ = qkv.shape
+    query, key, value = qkv.view(batch, tokens, 3, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return query, key, value  # each (B*N, heads, T, D)
+
+
+def _join_heads(mixed: Tensor) -> Tensor:
+    return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
+
+
+def _pad_to_multiple(x: Tensor, rows: int, columns: int, channels_last: bool) -> Tensor:
+    """Pad zeros right and bottom until height and width are multiples of ``rows`` and ``columns``."""
+    height, width = (x.shape[1], x.shape[2]) if channels_last else (x.shape[2], x.shape[3])
+    bottom, right = -height % rows, -width % columns
+    exporting = torch.compiler.is_compiling() and not (isinstance(bottom, int) and isinstance(right, int))
+    if not exporting and bottom == 0 and right == 0:
+        return x
+    return F.pad(x, (0, 0, 0, right, 0, bottom) if channels_last else (0, right, 0, bottom))
+
+
+def _check_images(images: Tensor, in_chans: int) -> None:
+    if images.ndim != 4 or images.shape[1] != in_chans:
+        raise ValueError(f"images must be (B, {in_chans}, H, W), got {tuple(images.shape)}")

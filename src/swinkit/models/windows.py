@@ -1,0 +1,182 @@
+"""Positions only: which token sits in which window, who may see whom, how far apart two tokens are.
+
+Everything here is a function of sizes. Index tables are cached by size in eager mode (a bounded cache, never
+part of a checkpoint) and computed inside the graph when a network is compiled or exported.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -100.0  # the original code's finite mask; released weights were trained with it
+
+
+def window_index(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    """Return where the tokens of every window sit in the row-major map, after a cyclic shift.
+
+    Args:
+        height, width: size of the map in tokens, multiples of the window.
+        window: (rows, columns) of a window.
+        shift: rows and columns the map is rolled up and left by before it is cut.
+
+    Returns:
+        (height * width,) int64: place k holds the map position of token k in window order
+        (windows row-major, tokens row-major inside).
+    """
+    rows = (torch.arange(height) + shift[0]) % height
+    columns = (torch.arange(width) + shift[1]) % width
+    positions = rows[:, None] * width + columns[None, :]  # (H, W)
+    grid = positions.view(height // window[0], window[0], width // window[1], window[1])
+    return grid.permute(0, 2, 1, 3).reshape(-1)
+
+
+def inverse_index(index: Tensor) -> Tensor:
+    """Return the permutation that undoes ``index``."""
+    inverse = torch.empty_like(index)
+    inverse[index] = torch.arange(index.numel(), device=index.device)
+    return inverse
+
+
+def window_patterns(rows: int, columns: int) -> Tensor:
+    """Return which of the four mask patterns each shifted window has.
+
+    Returns:
+        (rows * columns,) int64: 0 interior, 1 right edge, 2 bottom edge, 3 corner.
+    """
+    bottom = (torch.arange(rows) == rows - 1).long()
+    right = (torch.arange(columns) == columns - 1).long()
+    return (2 * bottom[:, None] + right[None, :]).reshape(-1)
+
+
+def mask_patterns(window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    """Return the four masks of shifted windows.
+
+    A cyclic shift brings tokens together that are no neighbours, but only in the last row and the last column
+    of windows; so four masks serve any map.
+
+    Returns:
+        (4, T, T) float, T tokens of a window: 0 where two tokens may see each other, else -100.
+    """
+    row_side = (torch.arange(window[0]) >= window[0] - shift[0]).long()
+    column_side = (torch.arange(window[1]) >= window[1] - shift[1]).long()
+    masks = []
+    for bottom, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        region = (2 * bottom * row_side[:, None] + right * column_side[None, :]).reshape(-1)  # (T,)
+        masks.append((region[:, None] != region[None, :]).float() * MASKED)
+    return torch.stack(masks)
+
+
+def bias_index(window: tuple[int, int], table_side: int) -> Tensor:
+    """Return the row of the bias table for every pair of tokens in a window.
+
+    Args:
+        window: (rows, columns), not larger than the window the table was made for.
+        table_side: 2W - 1 for a table of window W; a smaller window uses the table's middle.
+
+    Returns:
+        (T, T) int64, first index the query. Row (dh + W - 1) * (2W - 1) + dw + W - 1 for a query dh rows
+        below and dw columns right of the key.
+    """
+    middle = (table_side - 1) // 2
+    rows = torch.arange(window[0])
+    columns = torch.arange(window[1])
+    dh = (rows[:, None] - rows[None, :] + middle)[:, None, :, None]  # (h, 1, h, 1)
+    dw = (columns[:, None] - columns[None, :] + middle)[None, :, None, :]  # (1, w, 1, w)
+    tokens = window[0] * window[1]
+    return (dh * table_side + dw).reshape(tokens, tokens)
+
+
+def relative_coordinates(window: int, reference: int) -> Tensor:
+    """Return V2's log-spaced coordinates, one row for each row of the bias table.
+
+    Args:
+        window: side W of the window the table spans.
+        reference: window the position network was trained with (arXiv 2111.09883, section 3.3).
+
+    Returns:
+        ((2W - 1) ** 2, 2) float: sign(d) * log2(1 + |d|) / 3, d = 8 * offset / (reference - 1), rows first.
+    """
+    offsets = torch.arange(-(window - 1), window, dtype=torch.float32)
+    scaled = 8.0 * offsets / max(reference - 1, 1)
+    spaced = torch.sign(scaled) * torch.log2(scaled.abs() + 1.0) / math.log2(8.0)
+    grid = torch.stack(torch.meshgrid(spaced, spaced, indexing="ij"), dim=-1)
+    return grid.reshape(-1, 2)
+
+
+def resize_bias_table(table: Tensor, window: int) -> Tensor:
+    """Return a V1 bias table for another window, bicubic as the original loader (``utils.py``) does it.
+
+    Args:
+        table: ((2W - 1) ** 2, heads).
+        window: the new side.
+
+    Returns:
+        ((2 * window - 1) ** 2, heads), the same dtype.
+    """
+    old = math.isqrt(table.shape[0])
+    new = 2 * window - 1
+    if old * old != table.shape[0]:
+        raise ValueError(f"a bias table needs a square number of rows, got {table.shape[0]}")
+    if old == new:
+        return table
+    grid = table.float().T.reshape(1, -1, old, old)
+    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    return grid.reshape(-1, new * new).T.to(table.dtype).contiguous()
+
+
+class _Rearrange(torch.autograd.Function):
+    """Token rows in another order; the gradient is a gather as well, far quicker than the scatter of indexing."""
+
+    @staticmethod
+    def forward(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        return tokens.index_select(1, index)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # noqa: ANN001, ARG004 - autograd's own signature
+        ctx.save_for_backward(inputs[2])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+        return gradient.index_select(1, ctx.saved_tensors[0]), None, None
+
+
+def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    """Return (B, L, C) tokens in the order of ``index``, whose inverse permutation is ``inverse``."""
+    if torch.compiler.is_compiling() or not tokens.requires_grad:
+        return tokens.index_select(1, index)
+    return _Rearrange.apply(tokens, index, inverse)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached(function: str, args: tuple, device: str) -> Tensor | tuple[Tensor, Tensor]:
+    # Normal tensors even when first asked for inside inference_mode: a later training step saves them.
+    with torch.inference_mode(False), torch.no_grad():
+        value = _FUNCTIONS[function](*args)
+        return tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device)
+
+
+def _both_indices(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    index = window_index(height, width, window, shift)
+    return index, inverse_index(index)
+
+
+_FUNCTIONS = {
+    "indices": _both_indices,
+    "patterns": window_patterns,
+    "masks": mask_patterns,
+    "bias": bias_index,
+    "coordinates": relative_coordinates,
+}
+
+
+def table(function: str, *args: object, device: torch.device) -> Tensor | tuple[Tensor, Tensor]:
+    """Return one of the tables above, cached by its sizes in eager mode, part of the graph when compiling."""
+    if torch.compiler.is_compiling():
+        value = _FUNCTIONS[function](*args)
+        return tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device)
+    return _cached(function, args, str(device))

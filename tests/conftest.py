@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("swinkit", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("swinkit")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the repository; tests that need it skip without it."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("needs the ../shared folder of real data beside the repository")
+    return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _quiet_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may reach a network."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
