@@ -1,72 +1,55 @@
 """Networks: tensors in, tensors out. Nothing here reads a file, prints or downloads.
 
+Importing this package loads no torch: the networks come with their names, the table of variants is plain data.
 Places kept for later tasks: ``segmentation/`` (decoders on ``SwinBackbone``) and ``detection/``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from swinkit.models.classifier import SwinClassifier
-from swinkit.models.swin import SwinBackbone
-from swinkit.models.variants import resolve
+from swinkit.errors import UnknownName, nearest
+from swinkit.models.variants import RELEASES
 
-__all__ = ["SwinBackbone", "SwinClassifier", "create_backbone", "create_model"]
+if TYPE_CHECKING:
+    from swinkit.models.build import create_backbone, create_model
+    from swinkit.models.classifier import SwinClassifier
+    from swinkit.models.swin import SwinBackbone
 
+__all__ = ["SwinBackbone", "SwinClassifier", "create_backbone", "create_model", "list_models", "task_of"]
 
-def create_model(
-    name: str, num_classes: int | None = None, in_chans: int = 3, img_size: int | None = None, **changes: Any
-) -> SwinClassifier:
-    """Return a new classifier with freshly initialised weights.
-
-    Args:
-        name: any spelling of a variant (``swinkit.list_models()``); timm's, torchvision's names and hub ids count.
-        num_classes: outputs; None keeps the variant's, 0 gives pooled features.
-        in_chans: channels of the image.
-        img_size: nominal side in pixels; decides the windows of small last maps. Any size runs afterwards.
-        changes: further fields of ``swinkit.specs.Variant``, for example ``window_size`` or ``drop_path``.
-
-    Returns:
-        A module (B, in_chans, H, W) -> (B, num_classes) logits.
-
-    Raises:
-        UnknownName: no such variant; the message has the nearest three.
-        ValueError: a field out of range.
-    """
-    _, variant = resolve(name)
-    if num_classes is not None:
-        changes["num_classes"] = num_classes
-    if img_size is not None:
-        changes["img_size"] = img_size
-    return SwinClassifier(_changed(variant, {"in_chans": in_chans, **changes}))
+_HOMES = {
+    "SwinBackbone": "swinkit.models.swin",
+    "SwinClassifier": "swinkit.models.classifier",
+    "create_backbone": "swinkit.models.build",
+    "create_model": "swinkit.models.build",
+}
 
 
-def create_backbone(name: str, in_chans: int = 3, out_indices: tuple[int, ...] | None = None, **changes: Any) -> SwinBackbone:
-    """Return a new pyramid backbone with freshly initialised weights.
-
-    Args:
-        name: any spelling of a variant.
-        in_chans: channels of the image.
-        out_indices: stages whose maps are wanted; None means all.
-        changes: further fields of ``swinkit.specs.Variant``.
-
-    Returns:
-        A module (B, in_chans, H, W) -> list of (B, channels[i], H / strides[i], W / strides[i]), with ``.channels``
-        and ``.strides``.
+def list_models(task: str | None = None) -> list[str]:
+    """Return the canonical names of all variants, or of those made for ``task`` ("classify" or "simmim").
 
     Raises:
-        UnknownName, ValueError: as ``create_model``.
+        UnknownName: a task that no variant was made for.
     """
-    _, variant = resolve(name)
-    # A stage whose window was smaller in training keeps that window as the scale of its coordinates (V2).
-    if variant.version == 2 and "pretrained_windows" not in changes:
-        windows = zip(variant.pretrained_windows, variant.stage_windows, strict=True)
-        changes["pretrained_windows"] = tuple(pretrained or window for pretrained, window in windows)
-    return SwinBackbone(_changed(variant, {"in_chans": in_chans, **changes}), out_indices)
+    tasks = {name: task_of(name) for name in RELEASES}
+    if task is not None and task not in tasks.values():
+        known = sorted(set(tasks.values()))
+        raise UnknownName(f"no model was made for the task {task!r}{nearest(task, known)}; tasks are {', '.join(known)}")
+    return [name for name, made_for in tasks.items() if task in (None, made_for)]
 
 
-def _changed(variant: Any, changes: dict[str, Any]) -> Any:
-    unknown = sorted(set(changes) - set(variant.__dataclass_fields__))
-    if unknown:
-        raise ValueError(f"a Swin variant has no field {unknown[0]!r}; it has {', '.join(variant.__dataclass_fields__)}")
-    return variant.changed(**changes)
+def task_of(name: str) -> str:
+    """Return what the variant with this canonical name was made for."""
+    return "simmim" if RELEASES[name].training == "simmim" else "classify"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,196 @@
+"""From an upright photo to the network's input: fixed for prediction, random for training.
+
+Every random choice is drawn from a generator handed in, so a sample is a function of (seed, epoch, index) and a
+resumed run meets the same pictures as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as T
+
+from swinkit.specs import Preprocessing
+
+_MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+
+
+def resized(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Return the photo scaled and cropped, before normalisation: (C, h, w) uint8."""
+    pixels = T.pil_to_tensor(image)
+    mode = _MODES[preprocessing.interpolation]
+    if preprocessing.resize == "squash":
+        return T.resize(pixels, list(preprocessing.size), interpolation=mode, antialias=True)
+    height, width = pixels.shape[-2:]
+    # The longer side follows by truncation, as in torchvision and in transformers' processors.
+    scale = preprocessing.resize_to / min(height, width)
+    target = [preprocessing.resize_to, int(width * scale)] if height <= width else [int(height * scale), preprocessing.resize_to]
+    if max(target) > 16384:  # a strip of thousands to one: cut the ends that the centre crop would drop anyway
+        longest = int(16384 / scale)
+        pixels = T.center_crop(pixels, [min(height, longest), min(width, longest)])
+        target = [min(side, 16384) for side in target]
+    pixels = T.resize(pixels, target, interpolation=mode, antialias=True)
+    return T.center_crop(pixels, list(preprocessing.size))
+
+
+def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Return (..., C, h, w) uint8 as float32, scaled to 0..1 and standardised by channel."""
+    mean = torch.tensor(preprocessing.mean).view(-1, 1, 1)
+    std = torch.tensor(preprocessing.std).view(-1, 1, 1)
+    return (pixels.to(torch.float32) / 255.0 - mean) / std
+
+
+def prepare(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Return the network's input for one upright photo.
+
+    Args:
+        image: 8-bit picture with as many channels as ``preprocessing`` has means.
+        preprocessing: stored with the weights.
+
+    Returns:
+        (C, h, w) float32.
+    """
+    return normalise(resized(image, preprocessing), preprocessing)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to training pictures; zeros switch a change off.
+
+    Args:
+        crop_scale: range of the crop's area over the picture's; (1, 1) takes the whole picture.
+        crop_ratio: range of the crop's aspect, drawn log-uniformly.
+        flip: probability of a mirror image.
+        randaugment: operations a picture (RandAugment, arXiv 1909.13719, as timm's ``rand-m9-mstd0.5-inc1``).
+        magnitude, magnitude_std: mean and spread of their strength, 0..10.
+        soften: probability of losing detail first (scaled down to 1/4 .. 1 of the input's size and up again).
+        erase: probability of filling a rectangle with noise (arXiv 1708.04896).
+    """
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    randaugment: int = 2
+    magnitude: float = 9.0
+    magnitude_std: float = 0.5
+    soften: float = 0.0
+    erase: float = 0.25
+
+
+def augment(image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Return a random view of a photo as the network's input, (C, h, w) float32."""
+    top, left, height, width = _crop_box(image.height, image.width, options, rng)
+    pixels = T.pil_to_tensor(image.crop((left, top, left + width, top + height)))
+    size, mode = list(preprocessing.size), _MODES[preprocessing.interpolation]
+    if options.soften and rng.random() < options.soften:
+        factor = float(rng.uniform(0.25, 1.0))
+        pixels = T.resize(pixels, [max(2, round(side * factor)) for side in size], interpolation=mode, antialias=True)
+    if list(pixels.shape[-2:]) != size:
+        pixels = T.resize(pixels, size, interpolation=mode, antialias=True)
+    if rng.random() < options.flip:
+        pixels = pixels.flip(-1)
+    if options.randaugment:
+        fill = tuple(round(255 * value) for value in preprocessing.mean)
+        changed = rand_augment(T.to_pil_image(pixels), options, fill, rng)
+        pixels = T.pil_to_tensor(changed)
+    tensor = normalise(pixels, preprocessing)
+    if options.erase and rng.random() < options.erase:
+        _erase(tensor, rng)
+    return tensor
+
+
+def _crop_box(height: int, width: int, options: Augmentation, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) as torchvision's RandomResizedCrop draws it: ten tries, then the centre."""
+    low, high = (math.log(value) for value in options.crop_ratio)
+    for _ in range(10):
+        area = height * width * rng.uniform(*options.crop_scale)
+        ratio = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
+    ratio = min(max(width / height, options.crop_ratio[0]), options.crop_ratio[1])
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    w, h = max(w, 1), max(h, 1)
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _erase(tensor: Tensor, rng: np.random.Generator) -> None:
+    """Fill one random rectangle with N(0, 1) noise, in place, after normalisation (timm's ``pixel`` mode)."""
+    channels, height, width = tensor.shape
+    for _ in range(10):
+        area = height * width * rng.uniform(0.02, 1 / 3)
+        ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < h < height and 0 < w < width:
+            top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
+            noise = rng.standard_normal((channels, h, w), dtype=np.float32)
+            tensor[:, top : top + h, left : left + w] = torch.from_numpy(noise)
+            return
+
+
+Operation = Callable[[Image.Image, float, tuple[int, ...]], Image.Image]
+
+
+def _moved(image: Image.Image, matrix: tuple[float, ...], fill: tuple[int, ...]) -> Image.Image:
+    colour = fill if image.mode != "L" else fill[0]
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC, fillcolor=colour)
+
+
+def _enhanced(kind: type) -> Operation:
+    return lambda image, level, _fill: kind(image).enhance(max(0.0, 1.0 + 0.9 * level))
+
+
+def _solarize_add(image: Image.Image, level: float, _fill: tuple[int, ...]) -> Image.Image:
+    added = int(110 * abs(level))
+    lookup = [min(255, value + added) if value < 128 else value for value in range(256)]
+    return image.point(lookup * len(image.getbands()))
+
+
+def _rotated(image: Image.Image, level: float, fill: tuple[int, ...]) -> Image.Image:
+    return image.rotate(30.0 * level, resample=Image.Resampling.BICUBIC, fillcolor=fill if image.mode != "L" else fill[0])
+
+
+# Level is magnitude / 10, and for operations with a direction its sign is drawn at random (timm 0.4.12,
+# ``auto_augment.py``: the "increasing" set of 15, drawn with replacement).
+_SIGNED: dict[str, Operation] = {
+    "rotate": _rotated,
+    "color": _enhanced(ImageEnhance.Color),
+    "contrast": _enhanced(ImageEnhance.Contrast),
+    "brightness": _enhanced(ImageEnhance.Brightness),
+    "sharpness": _enhanced(ImageEnhance.Sharpness),
+    "shear_x": lambda image, level, fill: _moved(image, (1, 0.3 * level, 0, 0, 1, 0), fill),
+    "shear_y": lambda image, level, fill: _moved(image, (1, 0, 0, 0.3 * level, 1, 0), fill),
+    "translate_x": lambda image, level, fill: _moved(image, (1, 0, 0.45 * level * image.width, 0, 1, 0), fill),
+    "translate_y": lambda image, level, fill: _moved(image, (1, 0, 0, 0, 1, 0.45 * level * image.height), fill),
+}
+_UNSIGNED: dict[str, Operation] = {
+    "auto_contrast": lambda image, _level, _fill: ImageOps.autocontrast(image),
+    "equalize": lambda image, _level, _fill: ImageOps.equalize(image),
+    "invert": lambda image, _level, _fill: ImageOps.invert(image),
+    "posterize": lambda image, level, _fill: ImageOps.posterize(image, max(1, 4 - int(4 * level))),
+    "solarize": lambda image, level, _fill: ImageOps.solarize(image, 256 - int(256 * level)),
+    "solarize_add": _solarize_add,
+}
+OPERATIONS: dict[str, Operation] = {**_UNSIGNED, **_SIGNED}
+
+
+def rand_augment(image: Image.Image, options: Augmentation, fill: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
+    """Return the picture after ``options.randaugment`` random operations, each applied with probability one half."""
+    names = list(OPERATIONS)
+    for choice in rng.integers(0, len(names), size=options.randaugment):
+        if rng.random() >= 0.5:
+            continue
+        magnitude = min(max(rng.normal(options.magnitude, options.magnitude_std), 0.0), 10.0)
+        level = magnitude / 10.0
+        name = names[choice]
+        if name in _SIGNED and rng.random() < 0.5:
+            level = -level
+        image = OPERATIONS[name](image, level, fill)
+    return image

@@ -1,0 +1,8 @@
+"""Photo to answer: the predictor, its typed results, their drawing."""
+
+from swinkit.prediction.draw import draw_bars
+from swinkit.prediction.predictor import Predictor, load
+from swinkit.prediction.results import ClassificationResult, Prediction
+from swinkit.prediction.sources import Found, find_images
+
+__all__ = ["ClassificationResult", "Found", "Prediction", "Predictor", "draw_bars", "find_images", "load"]

@@ -1,0 +1,242 @@
+"""A network, its preparation of photos and its class names: everything between a photo and a typed answer."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from swinkit import weights
+from swinkit.data.images import from_pil, read_image
+from swinkit.data.transforms import prepare
+from swinkit.errors import CheckpointError, InputError, RunError
+from swinkit.models.classifier import SwinClassifier
+from swinkit.prediction.results import ClassificationResult, Prediction
+from swinkit.specs import ModelSpec, Preprocessing
+
+Source = str | os.PathLike[str] | Image.Image | np.ndarray
+_Prepared = tuple[str, "Tensor | str"]  # name of the image; the network's input, or why there is none
+
+
+def load(source: str | os.PathLike[str], device: str | None = None) -> Predictor:
+    """Return a predictor with the weights of ``source``.
+
+    Args:
+        source: embedded name, hub id, directory, or ``.safetensors`` / ``.pth`` file in any dialect.
+        device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best there is); None means "cpu".
+
+    Raises:
+        CheckpointError, UnknownName, MissingExtraError: the weights cannot be had or used.
+        InputError: this machine has no such device.
+    """
+    place = pick_device(device)
+    checkpoint = weights.load_checkpoint(source)
+    model = SwinClassifier(checkpoint.spec.variant)
+    weights.load_into(model, checkpoint)
+    return Predictor(model.to(place), checkpoint.spec)
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device that ``name`` means; "auto" is the first of cuda, mps and cpu that is there.
+
+    Raises:
+        InputError: no such device, or not on this machine.
+    """
+    has_cuda, has_mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_cuda else "mps" if has_mps else "cpu")
+    try:
+        device = torch.device(name or "cpu")
+    except RuntimeError:
+        raise InputError(f"there is no device {name!r}; give auto, cpu, cuda or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"this machine has {torch.cuda.device_count()} CUDA devices, {name!r} is not there; use cpu")
+    if device.type == "mps" and not has_mps:
+        raise InputError("this machine has no mps device; use cpu")
+    return device
+
+
+class Predictor:
+    """Answers for photos.
+
+    Args:
+        model: (B, C, h, w) -> (B, K) logits, on the device where it shall run; it is switched to ``eval()``.
+        spec: preparation of photos, class names, and whether classes exclude one another.
+
+    Attributes:
+        model: the network.
+        labels: K class names in index order; the indices as text when nobody knows the names.
+        preprocessing: what is done to an image.
+        spec: the whole description that belongs to the weights.
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        classes = spec.variant.num_classes
+        if classes == 0:
+            raise CheckpointError(
+                f"{spec.name or 'this model'} has no classes, only features; train it first: swinkit train finetune"
+            )
+        if spec.labels and len(spec.labels) != classes:
+            raise CheckpointError(f"{len(spec.labels)} class names were given for {classes} outputs; give one each")
+        self.model = model.eval()
+        self.spec = spec
+        self.labels = list(spec.labels) or [str(index) for index in range(classes)]
+        self.preprocessing: Preprocessing = spec.preprocessing
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.model.parameters()).device
+
+    @overload
+    def predict(self, source: Source, top: int = 5) -> ClassificationResult: ...
+    @overload
+    def predict(self, source: Sequence[Source], top: int = 5) -> list[ClassificationResult]: ...
+    def predict(
+        self, source: Source | Sequence[Source], top: int = 5
+    ) -> ClassificationResult | list[ClassificationResult]:
+        """Return the answer for one image, or a list of answers for a list or tuple of images.
+
+        Args:
+            source: a path; a PIL image (its EXIF orientation is applied); an array (H, W), (H, W, 3) or (H, W, 4)
+                of uint8 in RGB order; or a list of these.
+            top: how many classes to give, most probable first; more than there are means all.
+
+        Raises:
+            ImageError: the one image cannot be read. In a list it becomes a result with ``error`` at its place.
+            InputError: not an image at all, or ``top`` less than 1.
+        """
+        if isinstance(source, list | tuple):
+            return list(self.stream(source, top=top))
+        _at_least_one(top=top)
+        pixels = prepare(self._image(source), self.preprocessing)
+        return self._answers([(_name(source, 0), pixels)], top)[0]
+
+    def stream(
+        self, sources: Iterable[Source], batch: int = 16, workers: int = 2, top: int = 5
+    ) -> Iterator[ClassificationResult]:
+        """Return an iterator over the answers, in the order of ``sources``.
+
+        While the network works on one batch, threads read and prepare the next; never more than two batches of
+        prepared images are held, so any number of photos needs the memory of a few.
+
+        Args:
+            sources: as for ``predict``; read as far as needed. An image that cannot be read becomes a result with
+                ``error`` at its place.
+            batch: images that go through the network together.
+            workers: threads that read.
+            top: as for ``predict``.
+
+        Raises:
+            InputError: a number less than 1 (at once).
+            RunError: a batch does not fit into the device's memory.
+        """
+        _at_least_one(batch=batch, workers=workers, top=top)
+        return self._stream(sources, batch, workers, top)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write a directory in the Hugging Face layout: ``swinkit.load`` and transformers open it."""
+        weights.save_pretrained(self.model, self.spec, Path(directory))
+
+    def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int) -> Iterator[ClassificationResult]:
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="swinkit-read")
+        waiting: deque[Future[_Prepared]] = deque()
+        try:
+            for place, source in enumerate(sources):
+                waiting.append(pool.submit(self._prepared, source, place))
+                if len(waiting) == 2 * batch:
+                    yield from self._answers([waiting.popleft().result() for _ in range(batch)], top)
+            while waiting:
+                count = min(batch, len(waiting))
+                yield from self._answers([waiting.popleft().result() for _ in range(count)], top)
+        finally:  # also when the caller stops early
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepared(self, source: Source, place: int) -> _Prepared:
+        name = _name(source, place)
+        try:
+            return name, prepare(self._image(source), self.preprocessing)
+        except InputError as error:
+            return name, str(error)
+
+    def _image(self, source: Source) -> Image.Image:
+        """Return the upright picture with as many channels as the network takes."""
+        if isinstance(source, Image.Image):
+            image = from_pil(source)
+        elif isinstance(source, np.ndarray):
+            image = from_pil(_from_array(source))
+        elif isinstance(source, str | os.PathLike):
+            image = read_image(source)
+        else:
+            raise InputError(f"an image is a path, a PIL image or a uint8 array, got {type(source).__name__}")
+        channels = len(self.preprocessing.mean)
+        if channels not in (1, 3):
+            raise InputError(f"this network takes {channels} channels, photos have 3; call its model with a tensor")
+        return image if channels == 3 else image.convert("L")
+
+    def _answers(self, prepared: list[_Prepared], top: int) -> list[ClassificationResult]:
+        """Return one result for each prepared image or error, in order."""
+        images = [item for _, item in prepared if isinstance(item, Tensor)]
+        rows = iter(self._probabilities(torch.stack(images)) if images else ())
+        results = []
+        for name, item in prepared:
+            if isinstance(item, str):
+                results.append(ClassificationResult(name, error=item))
+                continue
+            values, indices = next(rows).topk(min(top, len(self.labels)))
+            results.append(
+                ClassificationResult(
+                    name,
+                    tuple(
+                        Prediction(self.labels[index], index, value)
+                        for index, value in zip(indices.tolist(), values.tolist(), strict=True)
+                    ),
+                )
+            )
+        return results
+
+    def _probabilities(self, images: Tensor) -> Tensor:
+        """Return (B, K) float32 on the CPU, for (B, C, h, w)."""
+        parameter = next(self.model.parameters())
+        try:
+            with torch.inference_mode():
+                logits = self.model(images.to(parameter.device, parameter.dtype)).float().cpu()
+        except torch.OutOfMemoryError as error:
+            count, _, height, width = images.shape
+            raise RunError(
+                f"{count} images of {height}x{width} do not fit into the memory of {parameter.device}; "
+                f"use a batch of {max(1, count // 2)} or the cpu"
+            ) from error
+        if not logits.isfinite().all():
+            raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
+        return logits.sigmoid() if self.spec.multi_label else logits.softmax(dim=-1)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if array.dtype != np.uint8 or not fits or array.size == 0:
+        raise InputError(
+            f"an image array is (H, W), (H, W, 3) or (H, W, 4) of uint8 in RGB order, got {array.shape} of "
+            f"{array.dtype}; scale, round and transpose it first"
+        )
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def _name(source: Source, place: int) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return str(getattr(source, "filename", "") or f"image {place}")
+
+
+def _at_least_one(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -1,0 +1,378 @@
+"""The one wiring table: what each task brings to the loop, the evaluation and the run's folder.
+
+A new task is a network, a label reader, a metric, a drawing, and a row in ``TASKS``; the loop stays as it is.
+Places kept: "segment" (issue: semantic segmentation) and "detect".
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swinkit import weights
+from swinkit.data import ClassificationData, check_data, open_dataset, split_dataset
+from swinkit.data.mixing import mix_batch, smooth_targets
+from swinkit.data.transforms import Augmentation, augment
+from swinkit.evaluation import evaluate
+from swinkit.evaluation.pictures import draw_confusion
+from swinkit.errors import DatasetError, RunError
+from swinkit.files import atomic_write, free_folder
+from swinkit.models.classifier import SwinClassifier
+from swinkit.models.simmim import SimMIM, random_mask
+from swinkit.models.variants import resolve
+from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.training import loop, runs
+from swinkit.training.checkpoint import Progress, read_progress
+from swinkit.training.recipe import Recipe, load_recipe, parse_recipe, recipe_yaml
+
+Batch = dict[str, Any]
+
+
+class ClassifyWork:
+    """Image classification, one label an image or several.
+
+    Args:
+        recipe: options.
+        spec: the network's description; its labels are the data set's classes.
+        train, val: data with the same classes.
+    """
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, train: ClassificationData, val: ClassificationData) -> None:
+        self.recipe, self.spec, self.train, self.val = recipe, spec, train, val
+        self.main_metric = "mAP" if spec.multi_label else "top1"
+        self.options = Augmentation(
+            **{name: getattr(recipe.augment, name) for name in Augmentation.__dataclass_fields__}
+        )
+        self.class_weights = _balanced(train, spec) if recipe.class_weights == "balanced" else None
+
+    def __len__(self) -> int:
+        return len(self.train)
+
+    def fingerprint(self) -> str:
+        return f"{self.train.fingerprint()}-{self.val.fingerprint()}"
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Any]:
+        image = augment(self.train.read(index), self.spec.preprocessing, self.options, rng)
+        return image, self.train.target(index)
+
+    def collate(self, samples: list[tuple[Tensor, Any]], rng: np.random.Generator) -> Batch:
+        images = torch.stack([image for image, _ in samples])
+        smoothing, classes = self.recipe.augment.label_smoothing, len(self.spec.labels)
+        if self.spec.multi_label:
+            rows = [multi_hot(target, classes) for _, target in samples]
+            targets = torch.stack(rows) * (1.0 - smoothing) + smoothing / 2
+        else:
+            targets = smooth_targets(torch.tensor([target for _, target in samples]), classes, smoothing)
+        plan = self.recipe.augment
+        images, targets = mix_batch(images, targets, plan.mixup, plan.cutmix, plan.switch, rng)
+        return {"images": images, "targets": targets}
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits, targets = model(batch["images"]).float(), batch["targets"]
+        scale = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if self.spec.multi_label:
+            return {"loss": F.binary_cross_entropy_with_logits(logits, targets, pos_weight=scale)}
+        terms = -targets * logits.log_softmax(dim=-1)
+        return {"loss": (terms if scale is None else terms * scale).sum(dim=-1).mean()}
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
+        return evaluate(
+            model,
+            self.val,
+            self.spec.preprocessing,
+            batch=min(64, max(1, len(self.val))),
+            device=device,
+            workers=self.recipe.workers,
+            multi_label=self.spec.multi_label,
+            amp=torch.bfloat16 if self.recipe.precision == "bf16" and device.type == "cuda" else None,
+        )
+
+    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
+        labels = self.spec.labels
+        if batch is not None:
+            captions = [_caption(row, labels) for row in batch["targets"]]
+            runs.draw_batch(folder / "train_batch.jpg", batch["images"], captions, self.spec.preprocessing)
+        if report is not None and report.get("confusion"):
+            draw_confusion(report["confusion"], list(labels), folder / "confusion_matrix.png")
+
+    def save(self, path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+        facts = dict(self.spec.facts)
+        if progress.rows:
+            facts["metrics"] = {k: v for k, v in progress.rows[-1].items() if k in ("top1", "top5", "ece", "mAP")}
+        weights.save_native(path, tensors, self.spec.changed(facts=facts))
+
+
+class SimMimWork(ClassifyWork):
+    """Masked image modelling: a hidden part of the picture is predicted from the rest; labels are not used."""
+
+    def __init__(self, recipe: Recipe, spec: ModelSpec, train: ClassificationData, val: ClassificationData) -> None:
+        super().__init__(recipe, spec, train, val)
+        self.main_metric = "negative_loss"
+
+    def collate(self, samples: list[tuple[Tensor, Any]], rng: np.random.Generator) -> Batch:
+        images = torch.stack([image for image, _ in samples])
+        plan, patch = self.recipe.masking, self.spec.variant.patch_size
+        side = images.shape[-1]
+        masks = [random_mask(side, plan.cell, patch, plan.ratio, rng) for _ in samples]
+        return {"images": images, "mask": torch.from_numpy(np.stack(masks))}
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": model(batch["images"], batch["mask"])}
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
+        """Return the mean loss on the validation pictures under fixed masks."""
+        model.eval()
+        total, count = 0.0, 0
+        size = min(64, len(self.val))
+        still = Augmentation((1, 1), (1, 1), 0, 0, 0, 0, 0, 0)
+        with torch.inference_mode():
+            for start in range(0, len(self.val), size):
+                indices = range(start, min(start + size, len(self.val)))
+                rngs = [np.random.default_rng([self.recipe.seed, i, 4]) for i in indices]
+                images = [augment(self.val.read(i), self.spec.preprocessing, still, r) for i, r in zip(indices, rngs, strict=True)]
+                batch = self.collate([(image, 0) for image in images], rngs[0])
+                loss = model(batch["images"].to(device), batch["mask"].to(device))
+                total, count = total + float(loss) * len(images), count + len(images)
+        return {"negative_loss": -total / count, "count": count}
+
+    def save(self, path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+        """Write the encoder alone, as a headless network that fine-tuning starts from."""
+        kept = {n.removeprefix("encoder."): v for n, v in tensors.items() if n.startswith("encoder.")}
+        kept.pop("mask_token")
+        super().save(path, kept, progress)
+
+    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
+        if batch is not None:
+            patch = self.spec.variant.patch_size
+            hidden = batch["mask"].repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]
+            images = batch["images"] * (1 - hidden.to(batch["images"].dtype))
+            share = [f"{100 * float(mask.float().mean()):.0f} % hidden" for mask in batch["mask"]]
+            runs.draw_batch(folder / "train_batch.jpg", images, share, self.spec.preprocessing)
+
+
+def multi_hot(target: list[int], num_classes: int) -> Tensor:
+    """Return (K,) float with ones at the given classes."""
+    row = torch.zeros(num_classes)
+    row[list(target)] = 1.0
+    return row
+
+
+def _balanced(data: ClassificationData, spec: ModelSpec) -> Tensor:
+    """Return one weight a class, inverse to its frequency, mean 1 over the images (K,)."""
+    classes = len(spec.labels)
+    targets = [data.target(i) for i in range(len(data))]
+    if spec.multi_label:
+        positive = sum(multi_hot(target, classes) for target in targets).clamp(min=1)  # type: ignore[union-attr]
+        return (len(targets) - positive) / positive
+    counts = np.bincount(targets, minlength=classes).clip(min=1)
+    return torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
+
+
+def _caption(row: Tensor, labels: tuple[str, ...]) -> str:
+    values, indices = row.float().topk(min(2, row.numel()))
+    return " ".join(f"{labels[int(i)][:10]} {v:.2f}" for v, i in zip(values, indices, strict=True) if v > 0.15)
+
+
+
+
+def _classifier(recipe: Recipe, spec: ModelSpec) -> nn.Module:
+    return SwinClassifier(spec.variant)
+
+
+def _simmim(recipe: Recipe, spec: ModelSpec) -> nn.Module:
+    return SimMIM(spec.variant, recipe.masking.normalise_targets)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row of the table: how a task's network is built and what it brings to the loop."""
+
+    build: Callable[[Recipe, ModelSpec], nn.Module]
+    work: Callable[[Recipe, ModelSpec, ClassificationData, ClassificationData], ClassifyWork]
+    has_classes: bool
+
+
+TASKS: dict[str, Task] = {
+    "classify": Task(_classifier, ClassifyWork, has_classes=True),
+    "simmim": Task(_simmim, SimMimWork, has_classes=False),
+}
+
+
+def train(
+    recipe: str,
+    data: str | Path,
+    model: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+) -> Path:
+    """Train by a recipe and return the run's folder.
+
+    Args:
+        recipe: name of a packaged recipe or path of a YAML file.
+        data: anything ``swinkit.data.open_dataset`` takes.
+        model: variant or checkpoint to start from; None takes the recipe's.
+        out: the run's folder; None gives ``runs/<recipe>``, ``runs/<recipe>2`` ...; with ``resume`` the folder to go on in.
+        overrides: ``key=value`` changes to the recipe.
+        resume: go on where the run in ``out`` stopped.
+
+    Raises:
+        RecipeError, DatasetError, CheckpointError, RunError: with what to do.
+    """
+    folder, plan = _folder_and_plan(recipe, model, out, overrides, resume)
+    task = TASKS[plan.task]
+    train_data, val_data = _open(str(data), plan)
+    spec, checkpoint = _description(plan, task, train_data)
+    if plan.data.check and not resume:
+        _refuse_broken((train_data, val_data))
+    network = task.build(plan, spec)
+    if checkpoint is not None:
+        target = network.encoder if isinstance(network, SimMIM) else network
+        said = weights.load_into(target, checkpoint, head="22k" if plan.map_22k else "new")
+    else:
+        said = f"a new {spec.name}, {sum(p.numel() for p in network.parameters()):,} parameters"
+    frozen = freeze(network, plan.network.freeze_stages)
+    if plan.network.activation_checkpointing:
+        for module in network.modules():
+            if hasattr(module, "activation_checkpointing"):
+                module.activation_checkpointing = True
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        atomic_write(folder / "recipe.yaml", recipe_yaml(plan))
+    work = task.work(plan, spec, train_data, val_data)
+    chance = f", chance is {1 / len(spec.labels):.1%}" if task.has_classes and not spec.multi_label else ""
+    loop.announce(
+        f"{folder}: {said}; {frozen} tensors frozen; {len(train_data)} training and {len(val_data)} validation pictures, "
+        f"{len(train_data.classes)} classes{chance}; {spec.preprocessing.describe()}"
+    )
+    progress = loop.train(network, work, plan, folder, spec.variant.depths, resume, EnergyMeter)
+    atomic_write(folder / "README.md", _card(folder, plan, spec, progress, train_data, val_data))
+    return folder
+
+
+def freeze(network: nn.Module, stages: int) -> int:
+    """Fix the patch embedding and the first ``stages`` stages; return how many tensors that are. 0 fixes nothing."""
+    if not stages:
+        return 0
+    body = network.encoder if isinstance(network, SimMIM) else network
+    fixed = [*body.patch_embed.parameters()]  # type: ignore[union-attr]
+    for stage in list(body.layers)[:stages]:  # type: ignore[arg-type]
+        fixed += stage.parameters()
+    for parameter in fixed:
+        parameter.requires_grad_(False)
+    return len(fixed)
+
+
+def _folder_and_plan(
+    recipe: str, model: str | None, out: str | Path | None, overrides: Sequence[str], resume: bool
+) -> tuple[Path, Recipe]:
+    if resume:
+        if out is None:
+            raise RunError("--resume needs --out with the run's folder")
+        stored = read_progress(Path(out) / runs.STATE).recipe
+        asked = load_recipe(recipe, list(overrides)).model_dump(mode="json")
+        if overrides:
+            stored |= {key: asked[key] for key in {item.partition("=")[0].split(".")[0] for item in overrides}}
+        return Path(out), parse_recipe(stored, f"{out}/{runs.STATE}")
+    changes = [*overrides, *([f"model={model}"] if model else [])]
+    plan = load_recipe(recipe, changes)
+    if not plan.model:
+        raise RunError(f"recipe {recipe} names no model; give one with --model")
+    folder = Path(out) if out else free_folder(Path("runs") / Path(recipe).stem)
+    if (folder / runs.STATE).exists():
+        raise RunError(f"{folder} holds a run already; give another --out, or --resume to go on with it")
+    return folder, plan
+
+
+def _open(data: str, plan: Recipe) -> tuple[ClassificationData, ClassificationData]:
+    """Return the training and the validation part, with the same classes."""
+    if plan.data.train:
+        train_data = open_dataset(str(Path(data) / plan.data.train))
+        if not plan.data.val:
+            return split_dataset(train_data, plan.data.val_fraction, plan.seed)
+        val_data = open_dataset(str(Path(data) / plan.data.val))
+    else:
+        train_data = open_dataset(data, split="train")
+        try:
+            val_data = open_dataset(data, split="val")
+        except DatasetError:
+            return split_dataset(train_data, plan.data.val_fraction, plan.seed)
+    if val_data.classes != train_data.classes:
+        differing = sorted(set(train_data.classes) ^ set(val_data.classes))
+        raise DatasetError(f"{data}: train and val have other classes (first: {differing[0]!r}); give both the same folders")
+    return train_data, val_data
+
+
+def _refuse_broken(parts: Sequence[ClassificationData]) -> None:
+    """Decode every picture once; the first broken one and their number end the run before it starts."""
+    broken = []
+    for part in parts:
+        for index in range(len(part)):
+            try:
+                part.read(index)
+            except ValueError as error:
+                broken.append(str(error))
+    if broken:
+        raise DatasetError(
+            f"{len(broken)} pictures cannot be read (first: {broken[0]}); 'swinkit check-data' lists them all: remove them"
+        )
+
+
+def _description(plan: Recipe, task: Task, data: ClassificationData) -> tuple[ModelSpec, Any]:
+    """Return what is trained and the checkpoint it starts from (None: from scratch)."""
+    checkpoint = None
+    if plan.from_scratch:
+        name, variant = resolve(plan.model)
+        preprocessing = None
+    else:
+        checkpoint = weights.load_checkpoint(plan.model)
+        name, variant, preprocessing = checkpoint.spec.name, checkpoint.spec.variant, checkpoint.spec.preprocessing
+    network = plan.network
+    changes: dict[str, Any] = {"num_classes": len(data.classes) if task.has_classes else 0}
+    changes["img_size"] = max(network.img_size or variant.img_size, network.min_img_size)
+    for field in ("window_size", "drop_path", "pretrained_windows"):
+        if getattr(network, field) is not None:
+            changes[field] = getattr(network, field)
+    if variant.version == 2 and checkpoint is not None and network.pretrained_windows is None:
+        # Coordinates stay in the scale of the window the weights were trained with (arXiv 2111.09883, section 3.3).
+        windows = zip(variant.pretrained_windows, variant.stage_windows, strict=True)
+        changes["pretrained_windows"] = tuple(old or window for old, window in windows)
+    variant = variant.changed(**changes)
+    spec = ModelSpec(
+        variant,
+        _preprocessing(plan, variant.img_size, preprocessing),
+        labels=tuple(data.classes) if task.has_classes else (),
+        task=plan.task,
+        name=name,
+        multi_label=data.multi_label and task.has_classes,
+        facts={"started_from": "scratch" if checkpoint is None else plan.model},
+    )
+    return spec, checkpoint
+
+
+def _preprocessing(plan: Recipe, side: int, base: Preprocessing | None) -> Preprocessing:
+    """Return the checkpoint's preparation at the run's size, or the authors' for a new network."""
+    resize = plan.test.resize or (base.resize if base else "shorter")
+    if resize == "squash":
+        shorter = 0
+    elif plan.test.resize_to:
+        shorter = plan.test.resize_to
+    elif base is not None and base.resize == "shorter":
+        shorter = max(side, round(side * base.resize_to / min(base.size)))
+    else:
+        shorter = int(256 / 224 * side)
+    return Preprocessing(
+        (side, side),
+        resize,
+        shorter,
+        base.interpolation if base else "bicubic",
+        **({"mean": base.mean, "std": base.std} if base else {}),
+    )

@@ -1,0 +1,247 @@
+"""How to train, as typed values: read from YAML, unknown keys refused with the nearest name."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from swinkit.errors import RecipeError, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Section):
+    """Changes to the network. None keeps the variant's or the checkpoint's value."""
+
+    img_size: int | None = Field(None, ge=8, le=4096, description="side of the input in pixels")
+    min_img_size: int = Field(0, ge=0, le=4096, description="the checkpoint's img_size, but at least this")
+    window_size: int | None = Field(None, ge=1, le=256)
+    pretrained_windows: tuple[int, ...] | None = Field(None, description="V2: windows of the pre-training, a stage each")
+    drop_path: float | None = Field(None, ge=0, lt=1)
+    freeze_stages: int = Field(0, ge=0, le=4, description="patch embedding and this many stages stay as they are")
+    activation_checkpointing: bool = Field(False, description="recompute activations: about 30 % slower, far less memory")
+
+
+class Optimiser(_Section):
+    """AdamW. The rate is multiplied by batch_size / rate_batch; above 0.01 AdamW on a transformer diverges."""
+
+    learning_rate: float = Field(5e-4, gt=0, le=0.01)
+    rate_batch: int = Field(512, ge=1, description="batch size the learning rates are given for")
+    weight_decay: float = Field(0.05, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    clip_norm: float = Field(5.0, ge=0, description="largest global gradient norm; 0 switches clipping off")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer = decay ** (layers above it)")
+    decay_positions: bool = Field(False, description="also decay bias tables, position networks and logit scales")
+
+
+class Schedule(_Section):
+    """The learning rate as a function of the step: linear warm-up, then ``kind``."""
+
+    kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
+    warmup_epochs: float = Field(20, ge=0)
+    warmup_rate: float = Field(5e-7, ge=0, description="rate of the first step, for rate_batch images")
+    minimum_rate: float = Field(5e-6, ge=0, description="rate of the last step, for rate_batch images")
+    milestones: tuple[float, ...] = Field((), description="multistep: epochs after which the rate is multiplied by gamma")
+    gamma: float = Field(0.1, gt=0, le=1)
+
+
+class Augment(_Section):
+    """Random changes of training pictures and batches; zeros switch a change off."""
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: float = Field(0.5, ge=0, le=1)
+    randaugment: int = Field(2, ge=0, le=15, description="operations a picture")
+    magnitude: float = Field(9.0, ge=0, le=10)
+    magnitude_std: float = Field(0.5, ge=0)
+    soften: float = Field(0.0, ge=0, le=1, description="probability of losing detail before scaling")
+    erase: float = Field(0.25, ge=0, le=1)
+    mixup: float = Field(0.8, ge=0, description="alpha of mixup")
+    cutmix: float = Field(1.0, ge=0, description="alpha of CutMix")
+    switch: float = Field(0.5, ge=0, le=1, description="share of CutMix when both are on")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+
+
+class Masking(_Section):
+    """SimMIM (arXiv 2111.09886): which part of a picture is hidden, and what is compared."""
+
+    cell: int = Field(32, ge=1, description="side of a hidden cell in pixels")
+    ratio: float = Field(0.6, gt=0, lt=1)
+    normalise_targets: int = Field(0, ge=0, description="side of the window targets are normalised in; 0 = plain pixels")
+
+
+class Data(_Section):
+    """Which files of ``--data`` are which part. Empty: the folder's own train and val."""
+
+    train: str = Field("", description="file name or pattern inside --data, for example train-[0-3].zip")
+    val: str = Field("", description="the same for validation")
+    val_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when there is no validation part")
+    check: bool = Field(True, description="decode every picture before the first step; broken ones end the run")
+
+
+class Test(_Section):
+    """How pictures are prepared for evaluation, and from then on. None takes the checkpoint's or the recipe's size."""
+
+    resize: Literal["squash", "shorter"] | None = None
+    resize_to: int | None = Field(None, ge=1, description="shorter: length of the shorter side; default 256/224 of the size")
+
+
+class Recipe(_Section):
+    """Everything a run depends on besides the data.
+
+    ``batch_size`` counts all images of an optimiser step, over all processes; ``micro_batch`` is how many go
+    through the network at once on one device, the rest follows by accumulation (0: all at once).
+    """
+
+    task: Literal["classify", "simmim"] = "classify"
+    model: str = Field("", description="variant to start anew, or checkpoint to start from")
+    from_scratch: bool = Field(False, description="take only the shape of ``model``, even when it has weights")
+    seed: int = Field(0, ge=0, lt=2**31)
+    epochs: int = Field(300, ge=1, le=100_000)
+    batch_size: int = Field(1024, ge=1)
+    micro_batch: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    workers: int = Field(2, ge=0, le=256)
+    network: Network = Network()
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment()
+    masking: Masking = Masking()
+    data: Data = Data()
+    test: Test = Test()
+    class_weights: Literal["none", "balanced"] = "none"
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="running mean of the weights; 0 switches it off")
+    patience: int = Field(0, ge=0, description="stop after so many evaluations without a better one; 0 never")
+    evaluate_every: int = Field(1, ge=1, description="epochs")
+    save_minutes: float = Field(5.0, gt=0, description="longest time that a killed run loses")
+    map_22k: bool = Field(False, description="take the rows of the 1,000 classes out of a 22K head")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        low, high = self.augment.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"augment.crop_scale must be rising within (0, 1], got {self.augment.crop_scale}")
+        low, high = self.augment.crop_ratio
+        if not 0 < low <= high:
+            raise ValueError(f"augment.crop_ratio must be rising and positive, got {self.augment.crop_ratio}")
+        if self.schedule.warmup_epochs >= self.epochs and self.schedule.kind != "constant":
+            raise ValueError(
+                f"schedule.warmup_epochs ({self.schedule.warmup_epochs:g}) must be less than epochs ({self.epochs})"
+            )
+        return self
+
+
+# What may differ when a run goes on: nothing here changes a result.
+CHANGEABLE_ON_RESUME = {"workers", "save_minutes"}
+
+
+def recipe_names() -> dict[str, str]:
+    """Return the packaged recipes and what each is for (the comment in its first line)."""
+    folder = resources.files("swinkit") / "recipes"
+    names = {}
+    for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if item.name.endswith(".yaml"):
+            names[item.name.removesuffix(".yaml")] = item.read_text(encoding="utf-8").split("\n")[0].lstrip("# ").strip()
+    return names
+
+
+def load_recipe(source: str, overrides: list[str] | None = None) -> Recipe:
+    """Return a recipe.
+
+    Args:
+        source: name of a packaged recipe, or path of a YAML file.
+        overrides: ``key=value`` strings, dotted for sections (``optimiser.learning_rate=1e-4``); values are YAML.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, an unknown key (nearest named), a value out of range.
+    """
+    where, text = _read(source)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{where}{line}: not YAML ({' '.join(str(getattr(error, 'problem', None) or error).split())}); mend it") from error
+    except RecursionError as error:
+        raise RecipeError(f"{where}: nested too deeply; a recipe has two levels") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{where}: a recipe is a table of keys and values, found {type(data).__name__}")
+    for item in overrides or []:
+        _override(data, item)
+    return parse_recipe(data, where)
+
+
+def parse_recipe(data: dict[str, Any], where: str) -> Recipe:
+    """Return a recipe from plain values; ``where`` names their source in errors."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_sentence(error)}") from None
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """Return the recipe with every value, as YAML that ``load_recipe`` reads back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(source: str) -> tuple[str, str]:
+    names = recipe_names()
+    if source in names:
+        return f"recipe {source}", (resources.files("swinkit") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
+    path = Path(source)
+    if not path.is_file():
+        raise RecipeError(f"there is no recipe or file {source!r}{nearest(source, names)}; 'swinkit recipes' lists them")
+    if path.stat().st_size > 1_000_000:
+        raise RecipeError(f"{path}: {path.stat().st_size:,} bytes are too many for a recipe; give a YAML file")
+    try:
+        return str(path), path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as text ({error}); give a YAML file") from error
+
+
+def _override(data: dict[str, Any], item: str) -> None:
+    key, sign, value = item.partition("=")
+    if not sign or not key:
+        raise RecipeError(f"--set {item}: write key=value, for example --set epochs=10")
+    *sections, name = key.strip().split(".")
+    table: Any = data
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {item}: {section} is a value, not a section")
+    try:
+        table[name] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {item}: the value is not YAML; quote it") from error
+    if isinstance(table[name], str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            table[name] = float(table[name])
+        except ValueError:
+            pass
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return the first complaint in words, and how many follow."""
+    problems = error.errors()
+    first = problems[0]
+    path = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in first["loc"][:-1]:
+            section = section.model_fields[str(part)].annotation
+        return f"unknown key {path!r}{nearest(str(first['loc'][-1]), section.model_fields)}{more}"
+    reason = first["msg"].removeprefix("Value error, ")
+    if not path:
+        return f"{reason}{more}"
+    return f"{path}: {reason[0].lower()}{reason[1:]}, got {first['input']!r}{more}"
+
+
+TASKS = get_args(Recipe.model_fields["task"].annotation)

@@ -1,0 +1,100 @@
+"""The folder of a run: what was asked, how it went, what came out.
+
+::
+
+    recipe.yaml  results.csv  curves.png  train_batch.jpg  confusion_matrix.png  README.md (card)
+    state.safetensors (resume)  weights/best.safetensors  weights/last.safetensors  tensorboard/
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from swinkit.extras import need
+from swinkit.files import atomic_path, atomic_write
+from swinkit.specs import Preprocessing
+
+STATE = "state.safetensors"
+BEST = "weights/best.safetensors"
+LAST = "weights/last.safetensors"
+
+
+def write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write ``results.csv`` and ``curves.png`` anew from all epochs so far."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(folder / "results.csv", text.getvalue())
+    if rows:
+        _draw_curves(folder / "curves.png", rows)
+
+
+def _draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
+    pyplot = _pyplot()
+    quantities = [
+        name
+        for name in dict.fromkeys(key for row in rows for key in row)
+        if name not in ("epoch", "step", "seconds", "skipped") and any(_is_number(row.get(name)) for row in rows)
+    ]
+    columns = min(3, len(quantities))
+    lines = -(-len(quantities) // columns)
+    figure, axes = pyplot.subplots(lines, columns, figsize=(4 * columns, 2.8 * lines), squeeze=False)
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, quantities, strict=False):
+        points = [(row["epoch"], row[name]) for row in rows if _is_number(row.get(name))]
+        axis.set_visible(True)
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=2)
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    pyplot.close(figure)
+
+
+def draw_batch(path: Path, images: Tensor, captions: list[str], preprocessing: Preprocessing) -> None:
+    """Save up to 32 training pictures as the network meets them, with their targets.
+
+    Args:
+        images: (B, C, h, w) normalised.
+        captions: a line for each.
+    """
+    pyplot = _pyplot()
+    count = min(32, images.shape[0])
+    columns = 8
+    figure, axes = pyplot.subplots(-(-count // columns), columns, figsize=(12, 1.8 * -(-count // columns)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+    for axis, image, caption in zip(axes.flat, images[:count], captions, strict=False):
+        pixels = image.permute(1, 2, 0).float().cpu().numpy() * std + mean
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+        axis.imshow(np.clip(pixels, 0, 1), cmap="gray")
+        axis.set_title(caption, fontsize=6)
+    figure.tight_layout()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100, format="png")
+    pyplot.close(figure)
+    with atomic_path(path) as temporary:
+        Image.open(buffer).convert("RGB").save(temporary, format="JPEG", quality=90)
+
+
+def _pyplot() -> Any:
+    need("matplotlib", "train").use("Agg")
+    return need("matplotlib.pyplot", "train")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

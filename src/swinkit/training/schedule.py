@@ -1,0 +1,79 @@
+"""Learning rates as pure functions: of the step, and of a parameter's place in the network."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from swinkit.training.recipe import Recipe
+
+
+def rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """Return the learning rate of optimiser step ``step`` (0-based), before layer decay.
+
+    Source: ``lr_scheduler.py`` and ``main.py`` of microsoft/Swin-Transformer. There the scheduler is stepped after
+    the optimiser, so steps 0 and 1 both use the warm-up's start and step k uses position k - 1; the cosine
+    spans the steps after the warm-up.
+    """
+    plan, scale = recipe.schedule, recipe.batch_size / recipe.optimiser.rate_batch
+    base, first, last = (
+        value * scale for value in (recipe.optimiser.learning_rate, plan.warmup_rate, plan.minimum_rate)
+    )
+    position = max(step - 1, 0)
+    warmup = int(plan.warmup_epochs * steps_per_epoch)
+    if position < warmup:
+        return first + position * (base - first) / warmup
+    if plan.kind == "constant":
+        return base
+    if plan.kind == "multistep":
+        passed = sum(position >= milestone * steps_per_epoch for milestone in plan.milestones)
+        return base * plan.gamma**passed
+    done = (position - warmup) / max(total_steps - warmup, 1)
+    if plan.kind == "linear":
+        return base + (last - base) * done
+    return last + 0.5 * (base - last) * (1.0 + math.cos(math.pi * done))
+
+
+_POSITIONS = ("relative_position_bias_table", "cpb_mlp", "logit_scale", "absolute_pos_embed", "mask_token")
+
+
+def decays(name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
+    """Return whether weight decay applies: not to vectors, biases and what describes positions."""
+    if parameter.ndim <= 1 or name.endswith(".bias"):
+        return False
+    always_free = ("absolute_pos_embed", "mask_token")
+    free = always_free if recipe.optimiser.decay_positions else _POSITIONS
+    return not any(word in name for word in free)
+
+
+def layer_id(name: str, depths: tuple[int, ...]) -> int:
+    """Return the layer a parameter belongs to: 0 for the embedding, then one a block, heads on top.
+
+    A merging belongs to the last block of its stage. Source: ``optimizer.py`` of microsoft/Swin-Transformer.
+    """
+    name = name.removeprefix("module.").removeprefix("encoder.").removeprefix("backbone.")
+    if name.startswith(("patch_embed.", "absolute_pos_embed", "mask_token")):
+        return 0
+    if not name.startswith("layers."):
+        return sum(depths) + 1
+    _, stage, part, *rest = name.split(".")
+    before = sum(depths[: int(stage)])
+    return before + depths[int(stage)] if part == "downsample" else before + int(rest[0]) + 1
+
+
+def parameter_groups(model: nn.Module, depths: tuple[int, ...], recipe: Recipe) -> list[dict]:
+    """Return optimiser groups with ``weight_decay`` and ``rate_scale``; frozen parameters are left out."""
+    groups: dict[tuple[bool, float], dict] = {}
+    top = sum(depths) + 1
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = decays(name, parameter, recipe)
+        scale = recipe.optimiser.layer_decay ** (top - layer_id(name, depths))
+        group = groups.setdefault(
+            (decay, scale),
+            {"params": [], "weight_decay": recipe.optimiser.weight_decay if decay else 0.0, "rate_scale": scale},
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
