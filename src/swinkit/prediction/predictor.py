@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from swinkit import weights
-from swinkit.data.images import from_pil, read_image
+from swinkit.data.images import read_image, to_rgb
 from swinkit.data.transforms import prepare
 from swinkit.errors import CheckpointError, InputError, RunError
 from swinkit.models.classifier import SwinClassifier
@@ -117,8 +117,8 @@ class Predictor:
         if isinstance(source, list | tuple):
             return list(self.stream(source, top=top))
         _at_least_one(top=top)
-        pixels = prepare(self._image(source), self.preprocessing)
-        return self._answers([(_name(source, 0), pixels)], top)[0]
+        name = _name(source, "image")
+        return self._answers([(name, prepare(self._image(source, name), self.preprocessing))], top)[0]
 
     def stream(
         self, sources: Iterable[Source], batch: int = 16, workers: int = 2, top: int = 5
@@ -161,26 +161,24 @@ class Predictor:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _prepared(self, source: Source, place: int) -> _Prepared:
-        name = _name(source, place)
+        name = _name(source, f"image {place}")
         try:
-            return name, prepare(self._image(source), self.preprocessing)
+            return name, prepare(self._image(source, name), self.preprocessing)
         except InputError as error:
             return name, str(error)
 
-    def _image(self, source: Source) -> Image.Image:
+    def _image(self, source: Source, name: str) -> Image.Image:
         """Return the upright picture with as many channels as the network takes."""
-        if isinstance(source, Image.Image):
-            image = from_pil(source)
-        elif isinstance(source, np.ndarray):
-            image = from_pil(_from_array(source))
-        elif isinstance(source, str | os.PathLike):
-            image = read_image(source)
-        else:
-            raise InputError(f"an image is a path, a PIL image or a uint8 array, got {type(source).__name__}")
         channels = len(self.preprocessing.mean)
         if channels not in (1, 3):
             raise InputError(f"this network takes {channels} channels, photos have 3; call its model with a tensor")
-        return image if channels == 3 else image.convert("L")
+        if isinstance(source, str | os.PathLike):
+            return read_image(Path(source), name, grey=channels == 1)
+        if isinstance(source, Image.Image):
+            return to_rgb(source, name, grey=channels == 1)
+        if isinstance(source, np.ndarray):
+            return to_rgb(_from_array(source), name, grey=channels == 1)
+        raise InputError(f"an image is a path, a PIL image or a uint8 array, got {type(source).__name__}")
 
     def _answers(self, prepared: list[_Prepared], top: int) -> list[ClassificationResult]:
         """Return one result for each prepared image or error, in order."""
@@ -230,10 +228,10 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
-def _name(source: Source, place: int) -> str:
+def _name(source: Source, otherwise: str) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
-    return str(getattr(source, "filename", "") or f"image {place}")
+    return str(getattr(source, "filename", "") or otherwise)
 
 
 def _at_least_one(**numbers: int) -> None:

@@ -122,6 +122,7 @@ def train(
     )
     wrapped, optimiser = accelerator.prepare(model, optimiser)
     plain = accelerator.unwrap_model(wrapped)
+    stepped = torch.compile(wrapped) if recipe.compile else wrapped
     ema = {n: v.detach().clone() for n, v in plain.state_dict().items()} if recipe.ema_decay else None
     progress = _start(folder, resume, recipe, work)
     if resume:
@@ -151,7 +152,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["rate_scale"]
             wrapped.train()
-            loss, norm = _step(wrapped, work, batches, recipe, accelerator, step, folder)
+            loss, norm = _step(stepped, wrapped, work, batches, recipe, accelerator, step, folder)
             if math.isfinite(norm) and math.isfinite(loss):
                 optimiser.step()
                 progress.skipped_in_a_row = 0
@@ -226,6 +227,7 @@ def _loader(work: Work, recipe: Recipe, accelerator: Any, first_step: int) -> It
 
 
 def _step(
+    stepped: Callable[..., Any],
     wrapped: nn.Module, work: Work, batches: Iterator[Batch], recipe: Recipe, accelerator: Any, step: int, folder: Path
 ) -> tuple[float, float]:
     """Run the micro-batches of one step forward and back; return the mean loss and the gradient's norm."""
@@ -246,7 +248,7 @@ def _step(
         last = number == count - 1
         try:
             with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
-                loss = sum(work.losses(wrapped, batch).values()) * share
+                loss = sum(work.losses(stepped, batch).values()) * share
                 accelerator.backward(loss)
         except torch.OutOfMemoryError as error:
             raise RunError(

@@ -1,0 +1,94 @@
+"""The command ``swinkit``: each file here parses one command's options, calls one function and prints.
+
+Libraries that are slow to import (torch, torchvision, pydantic ...) are imported inside the commands, so that
+``swinkit --help`` and a misspelt option answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from swinkit.cli.check_data import check_data
+from swinkit.cli.common import say
+from swinkit.cli.convert import convert
+from swinkit.cli.demo import demo
+from swinkit.cli.evaluate import evaluate
+from swinkit.cli.info import info
+from swinkit.cli.models import models
+from swinkit.cli.predict import predict
+from swinkit.cli.recipes import recipes
+from swinkit.cli.train import train
+from swinkit.errors import SwinkitError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Swin Transformers from photo to answer.",
+    epilog="--debug, anywhere in the line, shows the traceback of an error.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict)
+app.command()(train)
+app.command()(evaluate)
+app.command()(convert)
+app.command()(info)
+app.command()(models)
+app.command("check-data")(check_data)
+app.command()(recipes)
+app.command(hidden=True)(demo)
+
+
+@app.callback(invoke_without_command=True)
+def _about(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        import swinkit
+
+        say(f"swinkit {swinkit.__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; every error is one sentence on stderr.
+
+    Args:
+        arguments: without the program's name; None means ``sys.argv``.
+    """
+    words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        app(words, prog_name="swinkit")
+    except SystemExit as stop:  # typer's own end, also after wrong usage (2) and an interruption
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if code == INTERRUPTED:
+            say("interrupted", error=True)
+        return code
+    except SwinkitError as error:
+        _report(str(error), debug)
+        return error.exit_code
+    except MemoryError:
+        _report("out of memory; use smaller pictures, a smaller --batch or a smaller model", debug)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _report(f"{where}{error.strerror or error}", debug)
+    except Exception as error:  # noqa: BLE001 - the border: what nobody foresaw still becomes a sentence
+        _report(f"internal error: {type(error).__name__}: {error}; run with --debug and report it", debug)
+    return 1
+
+
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """Take ``--debug`` out of the options, wherever it stands; after ``--`` it is a file's name."""
+    end = words.index("--") if "--" in words else len(words)
+    options = [word for word in words[:end] if word != "--debug"]
+    return options + words[end:], len(options) < end
+
+
+def _report(sentence: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    say(f"swinkit: {sentence}", error=True)

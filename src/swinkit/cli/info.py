@@ -1,0 +1,68 @@
+"""``swinkit info``: what a checkpoint is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swinkit.cli.common import say
+
+if TYPE_CHECKING:
+    from swinkit.specs import ModelSpec
+
+
+def info(
+    source: Annotated[str, typer.Argument(help="Embedded name, hub id, directory, .safetensors or .pth.")],
+) -> None:
+    """Say what a checkpoint holds.
+
+    Network, size, classes, preparation of photos, fingerprint of the weights, licence.
+    """
+    from swinkit import weights
+    from swinkit.models.variants import count_macs
+
+    checkpoint = weights.load_checkpoint(source)
+    spec = checkpoint.spec
+    variant = spec.variant
+    count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    size = _size_on_disk(checkpoint.source)
+    rows = {
+        "source": checkpoint.source,
+        "dialect": checkpoint.dialect,
+        "name": spec.name or "unknown",
+        "network": f"Swin V{variant.version}, embed_dim {variant.embed_dim}, depths {variant.depths}, heads "
+        f"{variant.num_heads}, window {variant.window_size}, patch {variant.patch_size}, made for {variant.img_size} px",
+        "parameters": f"{count:,} in {len(checkpoint.tensors)} tensors",
+        "GFLOPs": f"{count_macs(variant) / 1e9:.2f} (multiply-adds, one image of {variant.img_size} px)",
+        "classes": _classes(spec),
+        "preprocessing": spec.preprocessing.describe(),
+        "fingerprint": f"sha256 {weights.fingerprint(checkpoint.tensors)}",
+        "file size": "unknown, because the weights are no single file here" if size is None else f"{size:,} bytes",
+        **{name: str(value) for name, value in spec.facts.items()},
+    }
+    if not any("licen" in name for name in rows):
+        rows["licence"] = "unknown, because the file does not say"
+    rows["read"] = checkpoint.report
+    width = max(map(len, rows))
+    say("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+
+
+def _classes(spec: ModelSpec) -> str:
+    count = spec.variant.num_classes
+    if count == 0:
+        return "none: features only"
+    kind = ", not exclusive" if spec.multi_label else ""
+    if not spec.labels:
+        return f"{count}{kind}; names unknown, because the file does not say"
+    shown = ", ".join(spec.labels[:5])
+    return f"{count}{kind}: {shown}" + (", ..." if count > 5 else "")
+
+
+def _size_on_disk(source: str) -> int | None:
+    path = Path(source)
+    if path.is_dir():
+        files = [*path.glob("*.safetensors"), *path.glob("*.bin")]
+        return sum(file.stat().st_size for file in files) or None
+    return path.stat().st_size if path.is_file() else None

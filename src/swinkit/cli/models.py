@@ -1,0 +1,75 @@
+"""``swinkit models``: every variant with its counted and its published figures."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from swinkit.cli.common import say, table
+from swinkit.models import list_models, task_of
+from swinkit.models.variants import EMBEDDED_NAME, RELEASES, count_macs, parameter_count
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List all models.
+
+    Parameters and GFLOPs are counted from the shape; what the authors print stands beside.
+    """
+    rows = [model_facts(name) for name in list_models()]
+    if as_json:
+        say(json.dumps(rows, indent=2))
+        return
+    lines = [["name", "task", "params M", "published", "GFLOPs", "published", "top-1 %", "weights"]]
+    for row in rows:
+        lines.append(
+            [
+                row["name"],
+                row["task"],
+                f"{row['params'] / 1e6:.3f}",
+                _beside(row["params"], row["published_params"], 1e6),
+                f"{row['gflops']:.2f}",
+                _beside(row["gflops"], row["published_gflops"], 1.0),
+                "-" if row["top1"] is None else f"{row['top1']:.1f}",
+                "embedded" if row["embedded"] else "elsewhere",
+            ]
+        )
+    say(table(lines))
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """Return what is known about a variant, JSON-ready.
+
+    ``params`` and ``gflops`` (multiply-adds of one image of ``img_size`` pixels, in thousand millions) are counted
+    here; ``published_*``, ``top1`` and ``top5`` (ImageNet-1K, per cent) are the authors', None where they print none.
+    """
+    release = RELEASES[name]
+    variant, published = release.variant, release.published
+    return {
+        "name": name,
+        "task": task_of(name),
+        "embedded": name == EMBEDDED_NAME,
+        "params": parameter_count(variant),
+        "gflops": round(count_macs(variant) / 1e9, 4),
+        "published_params": published.params,
+        "published_gflops": published.gflops,
+        "top1": published.top1,
+        "top5": published.top5,
+        "training": release.training,
+        "version": variant.version,
+        "img_size": variant.img_size,
+        "window_size": variant.window_size,
+        "num_classes": variant.num_classes,
+        "aliases": list(release.aliases),
+    }
+
+
+def _beside(counted: float, published: float | None, unit: float) -> str:
+    """Return the published figure and how far ours is from it."""
+    if published is None:
+        return "-"
+    digits = 3 if unit > 1 else 2
+    return f"{published / unit:.{digits}f} ({100 * (counted / published - 1):+.2f} %)"

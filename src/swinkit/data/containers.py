@@ -1,0 +1,118 @@
+"""Where pictures lie: a folder or a zip, read by name; nothing is ever unpacked to disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES
+from swinkit.errors import DatasetError, ImageError
+
+MAX_RATIO = 1000
+
+
+def is_picture(name: str) -> bool:
+    """Return whether a file's name is that of a picture: known suffix, not hidden, no side file of an archive."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(p.startswith(".") or p == "__MACOSX" for p in path.parts)
+
+
+@dataclass
+class FolderSource:
+    """Files below a folder."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        """Return all file names relative to the root, with forward slashes, sorted."""
+        found = []
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            base = Path(folder).relative_to(self.root)
+            found += [(base / name).as_posix() for name in files]
+        return sorted(found)
+
+    def path(self, name: str) -> Path:
+        """Return the file's path.
+
+        Raises:
+            DatasetError: the name leads out of the folder.
+        """
+        if not name or "\x00" in name:
+            raise DatasetError(f"{self.root}: {name!r} is no file name")
+        path = self.root / name
+        if Path(name).is_absolute() or not path.resolve().is_relative_to(self.root.resolve()):
+            raise DatasetError(f"{self.root}: {name!r} leads out of the folder; use names below it")
+        return path
+
+    def read(self, name: str) -> bytes | Path:
+        return self.root / name
+
+    def label(self, name: str) -> str:
+        return str(self.root / name)
+
+
+@dataclass
+class ZipSource:
+    """Members of a zip, opened once a process."""
+
+    root: Path
+    _open: dict[int, zipfile.ZipFile] = field(default_factory=dict, repr=False)
+
+    def __getstate__(self) -> dict:
+        return {"root": self.root, "_open": {}}
+
+    def _zip(self) -> zipfile.ZipFile:
+        # A file handle shared over fork would be moved by all processes at once.
+        if os.getpid() not in self._open:
+            self._open.clear()
+            try:
+                self._open[os.getpid()] = zipfile.ZipFile(self.root)
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+                raise DatasetError(f"{self.root}: is no readable zip ({error}); copy it again") from error
+        return self._open[os.getpid()]
+
+    def names(self) -> list[str]:
+        """Return the names of all members, sorted, after checking every one of them.
+
+        Raises:
+            DatasetError: a name that leads out of the archive, a link, an encrypted, doubled or oversized member.
+        """
+        names = []
+        for member in self._zip().infolist():
+            name = member.filename
+            if name.startswith(("/", "\\")) or "\\" in name or ".." in PurePosixPath(name).parts or ":" in name[:3]:
+                raise DatasetError(f"{self.root}: member {name!r} leads out of the archive; pack it again without such names")
+            if member.is_dir():
+                continue
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise DatasetError(f"{self.root}: member {name!r} is a link; pack the file itself")
+            if member.flag_bits & 1:
+                raise DatasetError(f"{self.root}: member {name!r} is encrypted; pack it without a password")
+            if member.file_size > MAX_BYTES or member.file_size > MAX_RATIO * max(member.compress_size, 1) + 2**20:
+                raise DatasetError(f"{self.root}: member {name!r} announces {member.file_size:,} bytes; remove it")
+            names.append(name)
+        doubled = [name for name, count in Counter(names).items() if count > 1]
+        if doubled:
+            raise DatasetError(f"{self.root}: {len(doubled)} names stand twice (first: {doubled[0]!r}); pack it again")
+        return sorted(names)
+
+    def read(self, name: str) -> bytes | Path:
+        try:
+            with self._zip().open(name) as file:
+                data = file.read(MAX_BYTES + 1)
+        except (zipfile.BadZipFile, OSError, RuntimeError, KeyError, NotImplementedError, EOFError, ValueError) as error:
+            raise ImageError(f"{self.label(name)}: cannot be unpacked ({error}); copy the zip again") from error
+        except Exception as error:  # zlib.error and its kin have no common base
+            raise ImageError(f"{self.label(name)}: cannot be unpacked ({error}); copy the zip again") from error
+        return data
+
+    def label(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+
+Source = FolderSource | ZipSource
