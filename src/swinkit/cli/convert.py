@@ -35,13 +35,9 @@ def convert(
     if dest.exists() and not dest.is_dir():
         raise InputError(f"{dest}: exists already; give a name that is free")
     from swinkit import weights
-    from swinkit.models.classifier import SwinClassifier
 
     checkpoint = weights.load_checkpoint(source)
-    if to is Dialect.hf:
-        model = SwinClassifier(checkpoint.spec.variant)
-        weights.load_into(model, checkpoint)
-        weights.save_pretrained(model, checkpoint.spec, dest)
-    else:
-        weights.save_dialect(dest, checkpoint.tensors, checkpoint.spec, to.value)
-    say(f"{checkpoint.report}\nwrote {dest} in the dialect {to.value}")
+    written = weights.save_dialect(dest, checkpoint.tensors, checkpoint.spec, to.value)
+    notes = "".join(f"; {note}" for note in checkpoint.notes)
+    say(f"read {len(checkpoint.tensors)} tensors of the dialect {checkpoint.dialect}{notes}")
+    say(f"wrote {written} in the dialect {to.value}")

@@ -11,7 +11,6 @@ import typer
 from swinkit.cli.common import say
 from swinkit.errors import MissingExtraError
 from swinkit.files import atomic_path
-from swinkit.models.variants import EMBEDDED_NAME
 
 
 def demo(
@@ -21,8 +20,9 @@ def demo(
     photo = _chelsea()
     from swinkit.data.images import read_image
     from swinkit.prediction import draw_bars, load
+    from swinkit.weights import DEFAULT
 
-    result = load(EMBEDDED_NAME).predict(photo)
+    result = load(DEFAULT).predict(photo)
     with atomic_path(out) as temporary:
         draw_bars(read_image(photo), result).save(temporary, format="PNG")
     say(result.bars())
@@ -36,4 +36,4 @@ def _chelsea() -> Path:
         photo = Path(folder) / "data" / "chelsea.png"
         if photo.is_file():
             return photo
-    raise MissingExtraError("the demo's photo is in scikit-image, which is not installed; run: pip install scikit-image")
+    raise MissingExtraError("the photo is part of scikit-image, which is not installed; run: pip install scikit-image")

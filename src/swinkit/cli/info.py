@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ import typer
 from swinkit.cli.common import say
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from swinkit.specs import ModelSpec
 
 
@@ -32,21 +35,33 @@ def info(
         "source": checkpoint.source,
         "dialect": checkpoint.dialect,
         "name": spec.name or "unknown",
-        "network": f"Swin V{variant.version}, embed_dim {variant.embed_dim}, depths {variant.depths}, heads "
-        f"{variant.num_heads}, window {variant.window_size}, patch {variant.patch_size}, made for {variant.img_size} px",
+        "network": f"Swin V{variant.version}, embed_dim {variant.embed_dim}, depths {variant.depths}, "
+        f"heads {variant.num_heads}, window {variant.window_size}, patch {variant.patch_size}, "
+        f"made for {variant.img_size} px",
         "parameters": f"{count:,} in {len(checkpoint.tensors)} tensors",
         "GFLOPs": f"{count_macs(variant) / 1e9:.2f} (multiply-adds, one image of {variant.img_size} px)",
         "classes": _classes(spec),
         "preprocessing": spec.preprocessing.describe(),
-        "fingerprint": f"sha256 {weights.fingerprint(checkpoint.tensors)}",
+        "fingerprint": f"sha256 {_fingerprint(checkpoint.tensors)}",
         "file size": "unknown, because the weights are no single file here" if size is None else f"{size:,} bytes",
         **{name: str(value) for name, value in spec.facts.items()},
     }
     if not any("licen" in name for name in rows):
         rows["licence"] = "unknown, because the file does not say"
-    rows["read"] = checkpoint.report
+    rows |= {f"note {place}": note for place, note in enumerate(checkpoint.notes, start=1)}
     width = max(map(len, rows))
     say("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Return a SHA-256 over names, kinds, shapes and values, whatever file they came in."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _classes(spec: ModelSpec) -> str:

@@ -24,20 +24,7 @@ def models(
         say(json.dumps(rows, indent=2))
         return
     lines = [["name", "task", "params M", "published", "GFLOPs", "published", "top-1 %", "weights"]]
-    for row in rows:
-        lines.append(
-            [
-                row["name"],
-                row["task"],
-                f"{row['params'] / 1e6:.3f}",
-                _beside(row["params"], row["published_params"], 1e6),
-                f"{row['gflops']:.2f}",
-                _beside(row["gflops"], row["published_gflops"], 1.0),
-                "-" if row["top1"] is None else f"{row['top1']:.1f}",
-                "embedded" if row["embedded"] else "elsewhere",
-            ]
-        )
-    say(table(lines))
+    say(table(lines + [_line(row) for row in rows]))
 
 
 def model_facts(name: str) -> dict[str, Any]:
@@ -65,6 +52,19 @@ def model_facts(name: str) -> dict[str, Any]:
         "num_classes": variant.num_classes,
         "aliases": list(release.aliases),
     }
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row["task"],
+        f"{row['params'] / 1e6:.3f}",
+        _beside(row["params"], row["published_params"], 1e6),
+        f"{row['gflops']:.2f}",
+        _beside(row["gflops"], row["published_gflops"], 1.0),
+        "-" if row["top1"] is None else f"{row['top1']:.1f}",
+        "embedded" if row["embedded"] else "elsewhere",
+    ]
 
 
 def _beside(counted: float, published: float | None, unit: float) -> str:

@@ -13,7 +13,6 @@ import typer
 
 from swinkit.cli.common import STDOUT, Device, output_file, progress_bar, say
 from swinkit.errors import InputError
-from swinkit.models.variants import EMBEDDED_NAME
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -27,8 +26,12 @@ _Write = Callable[["ClassificationResult"], None]
 def predict(
     paths: Annotated[list[str], typer.Argument(help="Photos, folders or globs.", metavar="PATHS...")],
     model: Annotated[
-        str, typer.Option(help="Embedded name, hub id, directory, .safetensors or .pth.", metavar="SOURCE")
-    ] = EMBEDDED_NAME,
+        str | None,
+        typer.Option(
+            help="Embedded name, hub id, directory, .safetensors or .pth; the embedded model if left out.",
+            metavar="SOURCE",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each photo.")] = 5,
     json_file: Annotated[str | None, typer.Option("--json", help="Write results; - is stdout.", metavar="FILE")] = None,
     csv_file: Annotated[str | None, typer.Option("--csv", help="Write results; - is stdout.", metavar="FILE")] = None,
@@ -42,16 +45,17 @@ def predict(
     if json_file == csv_file == STDOUT:
         raise InputError("--json - and --csv - cannot share stdout; write one of them to a file")
     from swinkit.prediction import find_images, load
+    from swinkit.weights import DEFAULT
 
     found = find_images(paths)
     if not found.images:
-        raise InputError(f"{', '.join(paths)}: no images found{_passed_over(found.skipped)}; give photos or their folder")
+        raise InputError(f"{', '.join(paths)}: no images found{_passed_over(found.skipped)}; give photos or a folder")
     to_stderr = STDOUT in (json_file, csv_file)
     bars = len(found.images) <= MOST_BARS
     failed = 0
     count = len(found.images)
     with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
-        predictor = load(model, device)
+        predictor = load(model or DEFAULT, device)
         start = time.perf_counter()
         results = enumerate(predictor.stream(found.images, batch=batch, top=top), start=1)
         for done, result in results:
@@ -64,7 +68,7 @@ def predict(
                 say(result.bars() if bars else _line(result), error=to_stderr)
     seconds = time.perf_counter() - start
     summary = f"classified {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
-    summary += f" with {predictor.spec.name or model} on {predictor.device}"
+    summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device}"
     if failed:
         summary += f"; {failed:,} could not be read"
     written = [path for path in (json_file, csv_file) if path not in (None, STDOUT)]
@@ -82,8 +86,7 @@ def _passed_over(skipped: Counter[str]) -> str:
 
 
 def _line(result: ClassificationResult) -> str:
-    label, _, probability = result.top
-    return f"{result.source}  {label}  {100 * probability:.1f} %"
+    return f"{result.source}  {result.top.label}  {100 * result.top.probability:.1f} %"
 
 
 @contextlib.contextmanager
@@ -128,7 +131,7 @@ def _csv_table(path: str) -> Iterator[_Write]:
         def write(result: ClassificationResult) -> None:
             if result.error is not None:
                 table.writerow([result.source, "", "", "", "", result.error])
-            for rank, (label, index, probability) in enumerate(result.predictions, start=1):
-                table.writerow([result.source, rank, label, index, f"{probability:.6f}", ""])
+            for rank, best in enumerate(result.predictions, start=1):
+                table.writerow([result.source, rank, best.label, best.index, f"{best.probability:.6f}", ""])
 
         yield write

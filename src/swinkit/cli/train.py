@@ -18,7 +18,8 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; never overwritten.", metavar="DIR")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a value of the recipe; may be repeated.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option("--set", help="Change a value of the recipe; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from swinkit.data.folders import ClassificationData
 from swinkit.errors import DatasetError, nearest
+from swinkit.labels import imagenet_names, imagenet_synsets
 
 
 def match_classes(data: ClassificationData, labels: Sequence[str]) -> ClassificationData:
     """Return the data set with targets that index ``labels``.
 
     Args:
-        data: its classes may be some of the labels, in any order.
+        data: its classes may be some of the labels, in any order; for ImageNet's labels they may be WordNet ids.
         labels: class names of a network in index order.
 
     Raises:
@@ -21,6 +22,11 @@ def match_classes(data: ClassificationData, labels: Sequence[str]) -> Classifica
     """
     if list(data.classes) == list(labels):
         return data
+    synsets = imagenet_synsets(len(labels))
+    if synsets and tuple(labels) == imagenet_names(len(labels)) and set(data.classes) <= set(synsets):
+        names, labels = labels, synsets  # folders called by WordNet ids, as ImageNet comes
+    else:
+        names = labels
     places = {label: index for index, label in enumerate(labels)}
     missing = [name for name in data.classes if name not in places]
     if missing:
@@ -33,7 +39,7 @@ def match_classes(data: ClassificationData, labels: Sequence[str]) -> Classifica
     if doubtful:
         raise DatasetError(f"the model has two classes called {doubtful[0]!r}; a folder of that name may mean either")
     matched = copy.copy(data)
-    matched.classes = list(labels)
+    matched.classes = list(names)
     matched.items = [
         (source, name, tuple(places[data.classes[i]] for i in target))
         if isinstance(target, tuple)

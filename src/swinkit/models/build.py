@@ -66,5 +66,5 @@ def create_backbone(
 def _changed(variant: Variant, changes: dict[str, Any]) -> Variant:
     unknown = sorted(set(changes) - set(variant.__dataclass_fields__))
     if unknown:
-        raise ValueError(f"a Swin variant has no field {unknown[0]!r}; it has {', '.join(variant.__dataclass_fields__)}")
+        raise ValueError(f"a variant has no field {unknown[0]!r}; it has {', '.join(variant.__dataclass_fields__)}")
     return variant.changed(**changes)

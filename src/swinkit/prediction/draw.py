@@ -35,13 +35,13 @@ def draw_bars(image: Image.Image, result: ClassificationResult) -> Image.Image:
     picture.paste(photo, (_MARGIN, _MARGIN))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(15)
     left, right = width + 2 * _MARGIN, width + 2 * _MARGIN + _PANEL
-    for place, (label, _, probability) in enumerate(result.predictions):
+    for place, prediction in enumerate(result.predictions):
         top = _MARGIN + place * row
-        share = f"{100 * probability:.1f} %"
+        share = f"{100 * prediction.probability:.1f} %"
         pen.text((right, top), share, _INK, font, anchor="ra")
-        pen.text((left, top), _shortened(label, font, right - left - font.getlength(share) - 8), _INK, font)
+        pen.text((left, top), _shortened(prediction.label, font, right - left - font.getlength(share) - 8), _INK, font)
         pen.rectangle((left, top + 22, right, top + 34), _TRACK)
-        pen.rectangle((left, top + 22, left + round(probability * (right - left)), top + 34), _BAR)
+        pen.rectangle((left, top + 22, left + round(prediction.probability * (right - left)), top + 34), _BAR)
     return picture
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ def load(source: str | os.PathLike[str], device: str | None = None) -> Predictor
         InputError: this machine has no such device.
     """
     place = pick_device(device)
-    checkpoint = weights.load_checkpoint(source)
+    checkpoint = weights.load_checkpoint(os.fspath(source))
     model = SwinClassifier(checkpoint.spec.variant)
     weights.load_into(model, checkpoint)
     return Predictor(model.to(place), checkpoint.spec)
@@ -99,9 +99,9 @@ class Predictor:
     @overload
     def predict(self, source: Source, top: int = 5) -> ClassificationResult: ...
     @overload
-    def predict(self, source: Sequence[Source], top: int = 5) -> list[ClassificationResult]: ...
+    def predict(self, source: list[Any] | tuple[Any, ...], top: int = 5) -> list[ClassificationResult]: ...
     def predict(
-        self, source: Source | Sequence[Source], top: int = 5
+        self, source: Source | list[Any] | tuple[Any, ...], top: int = 5
     ) -> ClassificationResult | list[ClassificationResult]:
         """Return the answer for one image, or a list of answers for a list or tuple of images.
 

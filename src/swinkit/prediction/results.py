@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from swinkit.errors import InputError
 
@@ -11,7 +11,8 @@ BAR_CELLS = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True)
+class Prediction:
     """One class: its name, its index among the network's outputs, its probability (0..1)."""
 
     label: str
@@ -48,7 +49,7 @@ class ClassificationResult:
         """Return JSON-ready values: ``source``, ``predictions`` (``label``, ``index``, ``probability``), ``error``."""
         return {
             "source": self.source,
-            "predictions": [prediction._asdict() for prediction in self.predictions],
+            "predictions": [asdict(prediction) for prediction in self.predictions],
             "error": self.error,
         }
 
@@ -56,10 +57,10 @@ class ClassificationResult:
         """Return a line a class: name, bar, per cent; under the source as a heading."""
         if self.error is not None:
             return self.error
-        width = max((len(label) for label, _, _ in self.predictions), default=0)
+        width = max((len(prediction.label) for prediction in self.predictions), default=0)
         lines = [
-            f"  {label:<{width}}  {_bar(probability)} {100 * probability:5.1f} %"
-            for label, _, probability in self.predictions
+            f"  {prediction.label:<{width}}  {_bar(prediction.probability)} {100 * prediction.probability:5.1f} %"
+            for prediction in self.predictions
         ]
         return "\n".join([self.source, *lines])
 

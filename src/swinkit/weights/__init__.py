@@ -1,0 +1,27 @@
+"""Checkpoints of every Swin code base: read without risk, converted by tables, adapted aloud, saved back."""
+
+from __future__ import annotations
+
+from swinkit.weights.adapt import load_into
+from swinkit.weights.checkpoint import DEFAULT, EMBEDDED, Checkpoint, embedded_path, load_checkpoint
+from swinkit.weights.convert import Neutral, from_neutral, recognise, to_neutral
+from swinkit.weights.read import read_tensors
+from swinkit.weights.save import save_dialect, save_folder, save_native, save_pretrained
+
+__all__ = [
+    "DEFAULT",
+    "EMBEDDED",
+    "Checkpoint",
+    "Neutral",
+    "embedded_path",
+    "from_neutral",
+    "load_checkpoint",
+    "load_into",
+    "read_tensors",
+    "recognise",
+    "save_dialect",
+    "save_folder",
+    "save_native",
+    "save_pretrained",
+    "to_neutral",
+]

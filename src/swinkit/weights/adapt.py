@@ -1,0 +1,167 @@
+"""Put weights into a network that may have another window, head or stem; say what was done, skip nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer
+from swinkit.labels import map_22k_to_1k
+from swinkit.models.swin import Swin, SwinBackbone
+from swinkit.models.windows import resize_bias_table
+from swinkit.specs import Variant
+from swinkit.weights.checkpoint import Checkpoint
+
+Head = Literal["exact", "new", "22k"]
+
+
+def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head = "exact") -> str:
+    """Load weights into a Swin, adapting what is allowed to differ.
+
+    Args:
+        model: a classifier, backbone, or masked encoder of this package.
+        source: a checkpoint, or tensors under our names. A V2 checkpoint also says the windows it was trained with, so
+            that its coordinates keep their scale at another window.
+        head: "exact" refuses another number of classes, "new" starts such a head at zero (as the original loader
+            does), "22k" takes the rows of the 1,000 classes out of a 22K head.
+
+    Returns:
+        One line: how many tensors were loaded, what was resized or made anew.
+
+    Raises:
+        KeysLeftOver: tensors without a place, or places without a tensor.
+        ShapesDiffer: a tensor of another shape.
+    """
+    wanted = model.state_dict()
+    variant = source.spec.variant if isinstance(source, Checkpoint) else None
+    given = dict(source.tensors if isinstance(source, Checkpoint) else source)
+    notes: list[str] = []
+    aside = _set_aside(model, given, wanted, head, notes)
+    _fit_head(given, wanted, head, notes)
+    _fit_stem(given, wanted, notes)
+    _fit_positions(given, wanted, notes)
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    if missing or extra:
+        parts = [f"{len(extra)} tensors have no place (first: {extra[0]})"] if extra else []
+        parts += [f"{len(missing)} places have no tensor (first: {missing[0]})"] if missing else []
+        raise KeysLeftOver(f"{' and '.join(parts)}; the weights belong to another variant")
+    for key, value in given.items():
+        if value.shape != wanted[key].shape:
+            raise ShapesDiffer(
+                f"{key} is {tuple(value.shape)} in the weights and {tuple(wanted[key].shape)} in the network; "
+                "build the variant the weights were made for"
+            )
+        if not value.is_floating_point():
+            raise CheckpointError(f"{key} holds {value.dtype}, not floating point numbers; quantised weights are not read")
+    model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in given.items()})
+    if variant is not None and isinstance(model, Swin):
+        _keep_coordinates(model, variant, notes)
+    total = len(wanted)
+    said = f"loaded {total - aside} of {total} tensors"
+    return "; ".join([said, *notes])
+
+
+def _set_aside(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]) -> int:
+    """Remove what this kind of network does not have, fill in what only it has; return the number filled in."""
+    made = 0
+    dropped = []
+    names = [key for key in given if key.startswith(("norm", "head.", "mask_token")) and key not in wanted]
+    if "norm.weight" in wanted and "norm.weight" not in given:
+        last = max((key for key in names if key.startswith("norm") and key.endswith(".weight")), default=None)
+        if last is not None:  # a dense network's last output norm is the nearest to a classifier's norm
+            for part in ("weight", "bias"):
+                given[f"norm.{part}"] = given[last.replace("weight", part)]
+            notes.append(f"the final norm taken from {last.removesuffix('.weight')}")
+    for key in names:
+        del given[key]
+        dropped.append(key)
+    if dropped:
+        notes.append(f"left aside {', '.join(sorted({key.rsplit('.', 1)[0] for key in dropped}))}")
+    fresh = [key for key in wanted if key not in given]
+    if isinstance(model, SwinBackbone):
+        allowed = [key for key in fresh if key.startswith("norm")]
+    elif head == "exact":
+        allowed = []
+    else:
+        allowed = [key for key in fresh if key.startswith(("norm.", "mask_token", "head."))]
+    for key in allowed:
+        if not key.startswith("head."):
+            given[key] = wanted[key]
+            made += 1
+    if made:
+        notes.append(f"{made} tensors start anew ({', '.join(sorted({k.rsplit('.', 1)[0] for k in allowed if k in given}))})")
+    return made
+
+
+def _fit_head(given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]) -> None:
+    if "head.weight" not in wanted:
+        return
+    classes = wanted["head.weight"].shape[0]
+    old = given["head.weight"].shape[0] if "head.weight" in given else 0
+    if old == classes and "head.bias" in given:
+        return
+    if head == "exact":
+        if old:
+            raise ShapesDiffer(f"the weights have {old} classes, the network {classes}; build it with num_classes={old}")
+        return
+    if head == "22k" and (old, classes) == (21841, 1000):
+        rows = map_22k_to_1k()
+        given["head.weight"], given["head.bias"] = given["head.weight"][rows], given["head.bias"][rows]
+        notes.append("head: 1000 rows of the 22K head by the authors' map")
+        return
+    given["head.weight"], given["head.bias"] = (torch.zeros_like(wanted[f"head.{part}"]) for part in ("weight", "bias"))
+    notes.append(f"head replaced ({old} -> {classes} classes)")
+
+
+def _fit_stem(given: dict[str, Tensor], wanted: dict[str, Tensor], notes: list[str]) -> None:
+    """Adapt the patch convolution to another number of image channels, keeping the response's size."""
+    key = "patch_embed.proj.weight"
+    if key not in given or key not in wanted:
+        return
+    old, new = given[key].shape[1], wanted[key].shape[1]
+    if old == new or given[key].shape[2:] != wanted[key].shape[2:]:
+        return
+    weight = given[key].float()
+    if new == 1:
+        weight = weight.sum(1, keepdim=True)  # a grey picture is three equal channels
+    else:
+        weight = weight.repeat(1, -(-new // old), 1, 1)[:, :new] * (old / new)
+    given[key] = weight
+    notes.append(f"stem: {old} -> {new} channels")
+
+
+def _fit_positions(given: dict[str, Tensor], wanted: dict[str, Tensor], notes: list[str]) -> None:
+    sizes = set()
+    for key, target in wanted.items():
+        if key not in given or given[key].shape == target.shape:
+            continue
+        if key.endswith("relative_position_bias_table") and given[key].shape[1] == target.shape[1]:
+            old, new = (int((shape[0] ** 0.5 + 1) / 2) for shape in (given[key].shape, target.shape))
+            given[key] = resize_bias_table(given[key], new)
+            sizes.add(f"{old} -> {new}")
+        elif key == "absolute_pos_embed" and given[key].shape[2] == target.shape[2]:
+            old, new = (round(shape[1] ** 0.5) for shape in (given[key].shape, target.shape))
+            grid = given[key].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
+            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+            given[key] = grid.permute(0, 2, 3, 1).reshape(1, new * new, -1)
+            notes.append(f"positions resized {old} -> {new}")
+    if sizes:
+        notes.append(f"bias tables resized (windows {', '.join(sorted(sizes))}; bicubic)")
+
+
+def _keep_coordinates(model: Swin, variant: Variant, notes: list[str]) -> None:
+    """V2: scale coordinates by the window of the training, also at another window (arXiv 2111.09883, section 3.3)."""
+    if variant.version != 2 or model.variant.version != 2:
+        return
+    references = tuple(p or w for p, w in zip(variant.pretrained_windows, variant.stage_windows, strict=True))
+    changed = False
+    for stage, reference in zip(model.layers, references, strict=True):
+        for block in stage.blocks:
+            changed |= block.attn.reference != reference
+            block.attn.reference = reference
+    if changed:
+        model.variant = model.variant.changed(pretrained_windows=references)
+        notes.append(f"coordinates scaled by the training's windows {references}")
