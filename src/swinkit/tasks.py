@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinkit import weights
+from swinkit.cards import EnergyMeter, RunFacts, machine, run_card
 from swinkit.data import ClassificationData, check_data, open_dataset, split_dataset
 from swinkit.data.mixing import mix_batch, smooth_targets
 from swinkit.data.transforms import Augmentation, augment
@@ -27,7 +28,7 @@ from swinkit.errors import DatasetError, RunError
 from swinkit.files import atomic_write, free_folder
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.simmim import SimMIM, random_mask
-from swinkit.models.variants import resolve
+from swinkit.models.variants import count_macs, parameter_count, resolve
 from swinkit.specs import ModelSpec, Preprocessing
 from swinkit.training import loop, runs
 from swinkit.training.checkpoint import Progress, read_progress
@@ -92,7 +93,7 @@ class ClassifyWork:
             device=device,
             workers=self.recipe.workers,
             multi_label=self.spec.multi_label,
-            amp=torch.bfloat16 if self.recipe.precision == "bf16" and device.type == "cuda" else None,
+            precision=torch.bfloat16 if self.recipe.precision == "bf16" and device.type == "cuda" else None,
         )
 
     def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
@@ -375,4 +376,58 @@ def _preprocessing(plan: Recipe, side: int, base: Preprocessing | None) -> Prepr
         shorter,
         base.interpolation if base else "bicubic",
         **({"mean": base.mean, "std": base.std} if base else {}),
+    )
+
+
+def _card(
+    folder: Path, plan: Recipe, spec: ModelSpec, progress: Progress, train_data: ClassificationData, val_data: ClassificationData
+) -> str:
+    """Return the model card of a finished run."""
+    hardware, software = machine()
+    best = next((row for row in progress.rows if row["epoch"] == progress.best_epoch), progress.rows[-1])
+    metrics = {name: best[name] for name in ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro") if name in best}
+    weights_file = folder / runs.BEST
+    kind = "classes: " + ", ".join(spec.labels[:20]) + (" ..." if len(spec.labels) > 20 else "")
+    return run_card(
+        RunFacts(
+            name=folder.name,
+            description=f"A Swin Transformer ({spec.name}) trained by swinkit's recipe for the task {plan.task!r}.",
+            preprocessing=spec.preprocessing.describe(),
+            dataset="the user's data",
+            recipe=recipe_yaml(plan),
+            data=[
+                f"training: {len(train_data)} pictures, validation: {len(val_data)}, fingerprint {progress.data}",
+                kind if spec.labels else "labels were not used",
+            ],
+            metrics=metrics,
+            intended=["photos like those it was trained on, with the preparation named below"],
+            out_of_scope=[
+                "pictures of other kinds: the answer is always one of the classes, however little it fits",
+                "decisions about people, and any use in which a wrong answer does harm",
+            ],
+            limits=[
+                f"measured on {len(val_data)} pictures: one picture is {1 / len(val_data):.2%}",
+                "accuracy on other cameras, places or groups was not measured; 'swinkit evaluate --groups' does it",
+                f"{progress.skipped} training steps were skipped because they were not finite",
+            ],
+            licences={"code": "apache-2.0", "weights": None, "data": None},
+            hardware=hardware,
+            software=software,
+            started=progress.started,
+            ended=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seconds=progress.seconds,
+            images_per_second=progress.images / progress.seconds if progress.seconds else None,
+            checkpoint_bytes=weights_file.stat().st_size if weights_file.is_file() else None,
+            kilowatt_hours=progress.kilowatt_hours,
+            carbon_kg=progress.carbon_kg,
+            parameters=parameter_count(spec.variant),
+            gflops=count_macs(spec.variant) / 1e9,
+            base_model=spec.facts.get("started_from"),
+            unknown={
+                "kilowatt_hours": "no meter could be read",
+                "carbon_kg": "the environment variable SWINKIT_COUNTRY did not say where the power came from",
+                "licence weights": "they follow the licence of the data and of the checkpoint this started from",
+                "licence data": "the data set does not carry one that a program could read",
+            },
+        )
     )

@@ -142,37 +142,21 @@ def _described(path: Path, metadata: dict[str, str]) -> ModelSpec | None:
 
 
 def _from_folder(path: Path, name: str = "") -> Checkpoint:
-    config_path, weights = path / "config.json", _weights_in(path)
-    if not config_path.is_file():
-        checkpoint = _from_file(weights, name)
-        checkpoint.notes.append("no config.json stands beside the weights")
-        return checkpoint
-    config = read_json(config_path)
-    tensors, metadata = read_tensors(weights)
+    config_path = path / "config.json"
+    config = read_json(config_path) if config_path.is_file() else None
+    tensors, metadata = read_tensors(path)
+    described = _described(path, metadata)
     try:
-        described = _described(weights, metadata)
         neutral = to_neutral(tensors)
-        if "architecture" in config:
-            spec = described or _timm_spec(config)
-        else:
-            spec = described or _hf_spec(config, path)
-        return _checkpoint(neutral, weights, name or spec.name or path.name, spec)
+        if described is None and config is not None:
+            described = _timm_spec(config) if "architecture" in config else _hf_spec(config, path)
+        checkpoint = _checkpoint(neutral, path, name or (described.name if described else "") or path.name, described)
     except (CheckpointError, ValueError, TypeError, KeyError) as error:
         kind = type(error) if isinstance(error, CheckpointError) else CheckpointError
         raise kind(f"{path}: {error}") from None
-
-
-def _weights_in(path: Path) -> Path:
-    for name in ("model.safetensors", "weights/best.safetensors", "pytorch_model.bin"):
-        if (path / name).is_file():
-            return path / name
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        raise CheckpointError(f"{path}: the weights are cut into several files, which no Swin needs; save them as one")
-    single = sorted(path.glob("*.safetensors"))
-    if len(single) == 1:
-        return single[0]
-    raise CheckpointError(f"{path}: holds no model.safetensors or pytorch_model.bin; give the folder that does")
+    if described is None:
+        checkpoint.notes.append("no config.json stands beside the weights")
+    return checkpoint
 
 
 def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | None) -> Checkpoint:
@@ -195,7 +179,7 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
     else:
         if described.labels and variant.num_classes and len(described.labels) != variant.num_classes:
             raise CheckpointError(
-                f"{path}: {len(described.labels)} class names for {variant.num_classes} classes; mend the description"
+                f"{len(described.labels)} class names for {variant.num_classes} classes; mend the description"
             )
         spec = described.changed(variant=variant, name=name)
     return Checkpoint(neutral.tensors, spec, neutral.dialect, notes, str(path))

@@ -27,6 +27,7 @@ MAX_PICKLE = 64 << 20
 MAX_JSON = 32 << 20  # the config of a 22K model has 1.7 MB
 MAX_TENSORS = 100_000
 PICKLED = {".pth", ".pt", ".bin", ".ckpt"}
+SUFFIXES = PICKLED | {".safetensors"}
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 _SHARD_LISTS = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
@@ -196,7 +197,7 @@ def _unpickle(path: Path, size: int) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
-        raise UnsafeFile(f"{path}: {_pickle_advice(path, error)}") from error
+        raise UnsafeFile(f"{path}: {_pickle_advice(error)}") from error
     except (EOFError, OSError) as error:
         raise CheckpointError(f"{path}: is cut short ({size:,} bytes: {_first_line(error)}); download it again") from error
     except Exception as error:  # noqa: BLE001 - whatever a broken pickle raises, the file is at fault
@@ -221,13 +222,12 @@ def _check_zip(path: Path, size: int) -> None:
             raise UnsafeFile(f"{path}: its pickle has {member.file_size:,} bytes, more than the {MAX_PICKLE:,} allowed")
 
 
-def _pickle_advice(path: Path, error: Exception) -> str:
+def _pickle_advice(error: Exception) -> str:
     wanted = re.search(r"(?:GLOBAL|global|class|instruction)\s+([\w.]+)", str(error))
     what = f" ({wanted.group(1)})" if wanted else ""
-    clean = path.with_suffix(".clean.pth").name
     return (
-        f"needs code to be opened{what} and is refused; if you trust who made it, extract the weights where nothing can be "
-        f"harmed: torch.save({{'model': torch.load({path.name!r}, weights_only=False)['model']}}, {clean!r})"
+        f"is a pickle that wants code to be run{what} and is not loaded; where you trust its origin, open it there and save "
+        "the tensors alone: torch.save({'model': checkpoint['model']}, 'weights.pth')"
     )
 
 
@@ -255,6 +255,8 @@ def _bounded(path: Path, size: int, tensors: dict[str, Tensor]) -> dict[str, Ten
         total += tensor.numel() * tensor.element_size()
         if total > size:
             raise UnsafeFile(f"{path}: its tensors announce more than the {size:,} bytes of the file; do not use it")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity; the training that wrote it had failed")
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
