@@ -1,60 +1,32 @@
-"""Class names of ImageNet, as plain data: which index of a released head means what.
-
-Sources: WordNet ids and lemmas from timm's ``data/_info``, short names as torchvision lists them, the map from the
-22K head to the 1K head from ``data/map22kto1k.txt`` of microsoft/Swin-Transformer. Imports no torch.
-"""
+"""Class lists that checkpoints refer to without carrying them. Plain data; sources in ``docs/guides/weights.md``."""
 
 from __future__ import annotations
 
 import functools
-import gzip
-from pathlib import Path
-
-_ASSETS = Path(__file__).with_name("assets")
+from importlib import resources
 
 
-def imagenet_1k() -> tuple[str, ...]:
-    """Return the 1,000 short names of ImageNet-1K in class-index order; two names occur twice (crane, maillot)."""
-    return _columns("imagenet1k.txt")[1]
+@functools.cache
+def _lines(name: str) -> tuple[str, ...]:
+    return tuple((resources.files("swinkit") / "assets" / name).read_text(encoding="utf-8").split("\n")[:-1])
 
 
-def imagenet_1k_ids() -> tuple[str, ...]:
-    """Return the 1,000 WordNet ids of ImageNet-1K in class-index order, which is their alphabetical order."""
-    return _columns("imagenet1k.txt")[0]
+def imagenet_names(num_classes: int) -> tuple[str, ...]:
+    """Return the names of ImageNet-1K (1000) or of the authors' 22K head (21841), in index order; () otherwise.
 
-
-def imagenet_22k() -> tuple[str, ...]:
-    """Return the 21,841 names of the authors' ImageNet-22K head, in its order.
-
-    The order is no plain sorting: two ids without images are replaced at their places (9205 and 15027) by the last
-    two of the list (``data/imagenet22k_dataset.py`` of the original repository). Names of the sorted list are wrong
-    for this head from index 9205 on.
+    The 22K order is the alphabetical list of WordNet ids with entries 9205 and 15027 replaced, as the authors' own
+    22K -> 1K map shows (999 of its 1000 lines agree with it; the odd one is a class the 2011 release lacks).
     """
-    return _columns("imagenet22k.txt.gz")[1]
+    lists = {1000: "imagenet1k_names.txt", 21841: "imagenet22k_names.txt"}
+    return _lines(lists[num_classes]) if num_classes in lists else ()
 
 
-def imagenet_22k_ids() -> tuple[str, ...]:
-    """Return the 21,841 WordNet ids of the authors' ImageNet-22K head, in its order."""
-    return _columns("imagenet22k.txt.gz")[0]
+def imagenet_synsets(num_classes: int) -> tuple[str, ...]:
+    """Return the WordNet ids in the same order, or ()."""
+    lists = {1000: "imagenet1k_synsets.txt", 21841: "imagenet22k_synsets.txt"}
+    return _lines(lists[num_classes]) if num_classes in lists else ()
 
 
-@functools.cache
-def map_22k_to_1k() -> tuple[int, ...]:
-    """Return, for each ImageNet-1K class, its index in the 22K head (class 850, teddy bear, borrows a near one)."""
-    return tuple(int(line) for line in (_ASSETS / "map22kto1k.txt").read_text(encoding="ascii").split())
-
-
-def known_names(num_classes: int) -> tuple[str, ...]:
-    """Return the names of a released head with ``num_classes`` outputs, or () when the number tells nothing."""
-    if num_classes == 1000:
-        return imagenet_1k()
-    return imagenet_22k() if num_classes == 21841 else ()
-
-
-@functools.cache
-def _columns(file: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the ids and the names of a packaged list, one ``id<TAB>names`` a line."""
-    content = (_ASSETS / file).read_bytes()
-    text = (gzip.decompress(content) if file.endswith(".gz") else content).decode("utf-8")
-    ids, names = zip(*(line.split("\t", 1) for line in text.splitlines()), strict=True)
-    return ids, names
+def map_22k_to_1k() -> list[int]:
+    """Return, for each ImageNet-1K class, its row in the 22K head (the authors' ``map22kto1k.txt``)."""
+    return [int(item) for item in (resources.files("swinkit") / "assets" / "imagenet_map22kto1k.txt").read_text().split()]

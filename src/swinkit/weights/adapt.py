@@ -156,6 +156,8 @@ def _keep_coordinates(model: Swin, variant: Variant, notes: list[str]) -> None:
     """V2: scale coordinates by the window of the training, also at another window (arXiv 2111.09883, section 3.3)."""
     if variant.version != 2 or model.variant.version != 2:
         return
+    if any(model.variant.pretrained_windows):
+        return  # whoever built the network has said it
     references = tuple(p or w for p, w in zip(variant.pretrained_windows, variant.stage_windows, strict=True))
     changed = False
     for stage, reference in zip(model.layers, references, strict=True):

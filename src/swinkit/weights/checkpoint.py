@@ -9,11 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from swinkit.errors import CheckpointError, UnknownName, nearest
+from swinkit.errors import CheckpointError, KeysLeftOver, UnknownName, nearest
 from swinkit.extras import need
 from swinkit.labels import imagenet_names
+from swinkit.models.classifier import SwinClassifier
 from swinkit.models.variants import RELEASES, resolve
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 from swinkit.weights.convert import Neutral, to_neutral
@@ -98,25 +100,19 @@ def _download(repository: str) -> Path:
     hub = need("huggingface_hub", "hub")
     folder = None
     for names in (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin")):
+        reason = ""
         for name in names:
             try:
                 folder = Path(hub.hf_hub_download(repository, name)).parent
                 break
-            except hub.errors.EntryNotFoundError as error:
-                if isinstance(error, hub.errors.LocalEntryNotFoundError):
-                    # not in the cache and no network: the next name may be cached, else this is the reason
-                    offline: Exception | None = error
-                    continue
-                offline = None
-            except (hub.errors.HfHubHTTPError, hub.errors.HFValidationError, OSError, ValueError) as error:
-                offline = error
+            except (OSError, ValueError) as error:  # the library's own errors are of these kinds
+                reason = reason or f" ({' '.join(str(error).split())[:150]})"
         else:
             if names != ("preprocessor_config.json",):
                 raise CheckpointError(
-                    f"{repository}: {names[0]} could not be fetched from the Hugging Face hub"
-                    f"{' (' + ' '.join(str(offline).split())[:150] + ')' if offline else ''}; without network use a file, "
-                    f"or an embedded model: {_embedded()}"
-                ) from None
+                    f"{repository}: {names[0]} could not be fetched from the Hugging Face hub{reason}; without network give a "
+                    f"file, or use an embedded model: {_embedded()}"
+                )
     assert folder is not None
     return folder
 
@@ -171,6 +167,7 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
     variant, notes = infer_variant(neutral, name, hints)
     if described is not None and neutral.version == 1 and described.variant.window_size != variant.window_size:
         notes.append(f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}")
+    _refuse_incomplete(neutral, variant)
     notes += [f"left aside: {count} tensors under {word!r}" for word, count in sorted(neutral.aside.items())]
     if described is None:
         spec = ModelSpec(variant, _published_preparation(neutral.dialect, variant), imagenet_names(variant.num_classes), name=name)
@@ -183,6 +180,15 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
             )
         spec = described.changed(variant=variant, name=name)
     return Checkpoint(neutral.tensors, spec, neutral.dialect, notes, str(path))
+
+
+def _refuse_incomplete(neutral: Neutral, variant: Variant) -> None:
+    """Compare the tensors with those a network of this shape has; only norms and head may be absent."""
+    with torch.device("meta"):
+        wanted = {name for name in SwinClassifier(variant).state_dict() if name.startswith(("patch_embed.", "layers."))}
+    missing = sorted(wanted - set(neutral.tensors))
+    if missing:
+        raise KeysLeftOver(f"{len(missing)} tensors of the network are missing (first: {missing[0]}); download it again")
 
 
 def _count(neutral: Neutral) -> tuple[int, ...]:
@@ -311,12 +317,13 @@ def _timm_spec(config: dict[str, Any]) -> ModelSpec:
     count = int(config.get("num_classes", given.get("num_classes", variant.num_classes)))
     crop = float(given.get("crop_pct", 0.9))
     labels = given.get("label_names") or imagenet_names(count)
+    squash = given.get("crop_mode") == "squash"
     return ModelSpec(
         variant.changed(img_size=height, in_chans=channels, num_classes=count),
         Preprocessing(
             (height, width),
-            "shorter",
-            max(min(height, width), int(height / crop)),
+            "squash" if squash else "shorter",
+            0 if squash else max(min(height, width), int(height / crop)),
             given.get("interpolation", "bicubic"),
             tuple(float(value) for value in given.get("mean", Preprocessing().mean)),
             tuple(float(value) for value in given.get("std", Preprocessing().std)),

@@ -110,10 +110,11 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
         ours = OPERATIONS[row.operation][0]([members[place][1] for place in range(len(row.theirs))])
         for pattern, value in zip(row.ours, ours, strict=True):
             neutral.tensors[_fill(pattern, dict(indices))] = value
-    if name == "mm" and "norm3.weight" in neutral.tensors and "head.weight" in neutral.tensors:
+    last = max((int(key.split(".")[1]) for key in neutral.tensors if key.startswith("layers.")), default=0)
+    if name == "mm" and f"norm{last}.weight" in neutral.tensors and "head.weight" in neutral.tensors:
         # mmpretrain's classifier calls its last norm by the stage's number
         for part in ("weight", "bias"):
-            neutral.tensors[f"norm.{part}"] = neutral.tensors.pop(f"norm3.{part}")
+            neutral.tensors[f"norm.{part}"] = neutral.tensors.pop(f"norm{last}.{part}")
     return neutral
 
 

@@ -121,7 +121,7 @@ def _windows_v2(
     window, *sizes = _sizes(name)
     if window:
         size = sizes[0] if sizes else last_stride * window
-        pretrained = (12, 12, 12, 6)[:stages] if "12to" in name.replace("_", "") else (0,) * stages
+        pretrained = (12, 12, 12, 6) if "window12to" in name and stages == 4 else (0,) * stages
         notes.append(f"window {window} and size {size} read from the name {name!r}")
         return {"window_size": window, "img_size": size, "pretrained_windows": pretrained}
     notes.append("nothing says the window of these V2 weights; 8 at 256 pixels is assumed")

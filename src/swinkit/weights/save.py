@@ -14,6 +14,7 @@ from swinkit.errors import CheckpointError, InputError
 from swinkit.files import atomic_path, atomic_write
 from swinkit.models.swin import Swin
 from swinkit.models.variants import RELEASES
+from swinkit.models.windows import relative_coordinates
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 from swinkit.weights.checkpoint import METADATA_KEY
 from swinkit.weights.convert import from_neutral
@@ -82,6 +83,8 @@ def save_dialect(path: str | Path, tensors: dict[str, Tensor], spec: ModelSpec, 
     if dialect not in ("official", "timm", "torchvision"):
         raise InputError(f"cannot write {dialect!r}; choose official, hf, timm or torchvision")
     converted = from_neutral(tensors, dialect, variant.version)
+    if dialect == "official" and variant.version == 2:
+        converted |= _coordinate_tables(variant)  # the only place where a .pth says its window
     if path.suffix == ".safetensors":
         _save_tensors(path, converted, {METADATA_KEY: json.dumps(spec.to_dict()), "format": "pt"})
     elif path.suffix in (".pth", ".pt", ".bin"):
@@ -100,6 +103,17 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
+
+
+def _coordinate_tables(variant: Variant) -> dict[str, Tensor]:
+    """Return the buffers of the original V2 code that hold the windows: (1, 2W - 1, 2W - 1, 2) for each block."""
+    tables = {}
+    for stage, (window, pretrained) in enumerate(zip(variant.stage_windows, variant.pretrained_windows, strict=True)):
+        side = 2 * window - 1
+        table = relative_coordinates(window, pretrained or window).reshape(1, side, side, 2)
+        for block in range(variant.depths[stage]):
+            tables[f"layers.{stage}.blocks.{block}.attn.relative_coords_table"] = table
+    return tables
 
 
 def _refuse_hf(variant: Variant) -> None:
