@@ -14,12 +14,14 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 
 demo: $(BIN)/python
+	@echo "installing swinkit into .venv; PyTorch is large, the first time takes minutes"
 	$(BIN)/python -m pip install --quiet . "scikit-image>=0.24"
 	$(BIN)/swinkit demo
 
 # --group takes the test libraries from pyproject.toml.
 .PHONY: environment
 environment: $(BIN)/python
+	@echo "installing swinkit and the test libraries into .venv; the first time takes minutes"
 	$(BIN)/python -m pip install --quiet --editable ".[train,hub,datasets]" --group test
 
 test: environment

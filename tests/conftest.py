@@ -29,3 +29,13 @@ def _quiet_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def embedded() -> str:
+    """The name of the embedded classifier; tests that need its weights skip while the package has none."""
+    from swinkit.embedded import DEFAULT, embedded_path
+
+    if embedded_path(DEFAULT) is None:
+        pytest.skip(f"the package has no embedded weights of {DEFAULT} yet")
+    return DEFAULT

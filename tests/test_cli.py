@@ -246,10 +246,10 @@ def test_models_as_json(capsys) -> None:
         if row["published_params"]:
             assert row["params"] == pytest.approx(row["published_params"], rel=0.01)
             assert row["gflops"] == pytest.approx(row["published_gflops"], rel=0.01)
-    assert sum(row["embedded"] for row in rows) == 1
+    assert sum(row["embedded"] for row in rows) <= 1
 
 
-def test_the_embedded_model_loads_by_its_name(capsys) -> None:
+def test_the_embedded_model_loads_by_its_name(capsys, embedded: str) -> None:
     assert main(["models", "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out) if row["embedded"]]
     assert names
@@ -434,7 +434,7 @@ def test_unforeseen_ends_are_a_sentence(problem, code, sentence, monkeypatch: py
     monkeypatch.setattr(sys.modules["swinkit.cli.models"], "model_facts", fail)
     assert main(["models"]) == code
     err = capsys.readouterr().err
-    assert err.strip().startswith(sentence)
+    assert sentence in err
     assert "Traceback" not in err
 
 

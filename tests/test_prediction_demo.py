@@ -10,7 +10,7 @@ from PIL import Image
 from swinkit.cli import main
 
 
-def test_the_demo_s_cat_is_a_cat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_s_cat_is_a_cat(tmp_path: Path, capsys: pytest.CaptureFixture[str], embedded: str) -> None:
     pytest.importorskip("skimage")
     out = tmp_path / "demo.png"
     assert main(["demo", "--out", str(out)]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import platform
 from dataclasses import dataclass, field
@@ -179,6 +180,7 @@ class EnergyMeter:
         country = os.environ.get("SWINKIT_COUNTRY", "").upper()
         try:
             codecarbon = need("codecarbon", "train")
+            logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
             self._tracker = codecarbon.OfflineEmissionsTracker(
                 country_iso_code=country or "USA",
                 save_to_file=False,
@@ -186,6 +188,7 @@ class EnergyMeter:
                 allow_multiple_runs=True,
                 tracking_mode="process",
             )
+            logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # its start has set the level again
             self._tracker.start()
         except Exception as error:  # noqa: BLE001 - no meter is a fact about the machine, not a failure of the run
             self.reason, self._tracker = f"codecarbon could not start ({' '.join(str(error).split())[:120]})", None
@@ -224,69 +227,46 @@ def _body(facts: RunFacts) -> str:
     def lines(items: list[str]) -> str:
         return "\n".join(f"- {item}" for item in items)
 
-    return f"""# {facts.name}
+    environment = f"""- Energy: {known("kilowatt_hours", "{:.4f} kWh")}
+- Carbon: {known("carbon_kg", "{:.4f} kg CO2 equivalent")}
 
-{facts.description}
-
-## Model details
-
-- Parameters: {known("parameters", "{:,}")}
-- Multiply-adds of an image: {known("gflops", "{:.3f} G")}
-- Started from: {known("base_model")}
-- Size of the weights file: {known("checkpoint_bytes", "{:,} bytes")}
-
-## Intended use
-
-{lines(facts.intended)}
-
-## Out-of-scope use
-
-{lines(facts.out_of_scope)}
-
-## Limits
-
-{lines(facts.limits)}
-
-## Data
-
-{lines(facts.data)}
-
-## Training
-
-- Hardware: {known("hardware")}
+Both by codecarbon in offline mode; where no power meter is readable it estimates from the processor's rated power."""
+    training = f"""- Hardware: {known("hardware")}
 - Software: {known("software")}
 - Started: {known("started")}; ended: {known("ended")}; duration: {duration}
 - Throughput: {known("images_per_second", "{:.1f} images a second")}
 
 ```yaml
 {facts.recipe.strip()}
-```
-
-## Evaluation
-
-On the validation part; photos were prepared so: {facts.preprocessing}.
+```"""
+    evaluation = f"""On the validation part; photos were prepared so: {facts.preprocessing}.
 
 | metric | value |
 |---|---|
-{metrics}
+{metrics}"""
+    details = f"""- Parameters: {known("parameters", "{:,}")}
+- Multiply-adds of an image: {known("gflops", "{:.3f} G")}
+- Started from: {known("base_model")}
+- Size of the weights file: {known("checkpoint_bytes", "{:,} bytes")}"""
+    contents = (
+        details,
+        lines(facts.intended),
+        lines(facts.out_of_scope),
+        lines(facts.limits),
+        lines(facts.data),
+        training,
+        evaluation,
+        environment,
+        licences,
+        _USE,
+    )
+    sections = (f"## {title}\n\n{content}\n" for title, content in zip(SECTIONS, contents, strict=True))
+    return "\n".join((f"# {facts.name}\n\n{facts.description}\n", *sections))
 
-## Environmental impact
 
-- Energy: {known("kilowatt_hours", "{:.4f} kWh")}
-- Carbon: {known("carbon_kg", "{:.4f} kg CO2 equivalent")}
-
-Both by codecarbon in offline mode; where no power meter is readable it estimates from the processor's rated power.
-
-## Licences
-
-{licences}
-
-## How to use
-
-```python
+_USE = """```python
 import swinkit
 
 predictor = swinkit.load("weights/best.safetensors")
 print(predictor.predict("photo.jpg").top)
-```
-"""
+```"""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from swinkit.cli.common import say, table
+from swinkit.embedded import DEFAULT, embedded_path
 from swinkit.models import list_models, task_of
 from swinkit.models.variants import EMBEDDED_NAME, RELEASES, count_macs, parameter_count
 
@@ -38,7 +39,7 @@ def model_facts(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "task": task_of(name),
-        "embedded": name == EMBEDDED_NAME,
+        "embedded": name == EMBEDDED_NAME and embedded_path(DEFAULT) is not None,
         "params": parameter_count(variant),
         "gflops": round(count_macs(variant) / 1e9, 4),
         "published_params": published.params,

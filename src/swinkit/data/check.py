@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from swinkit.data.folders import ClassificationData, open_dataset
-from swinkit.errors import DatasetError, ImageError
+from swinkit.data.folders import ClassificationData, MissingPart, open_dataset
+from swinkit.errors import ImageError
 
 NEAR_BITS = 20  # of 256; pairs of the same photo lie below, measured on the flowers collection
 FEW = 10
@@ -80,7 +80,7 @@ def _parts(source: str) -> dict[str, ClassificationData]:
     for split in ("train", "val", "test"):
         try:
             parts[split] = open_dataset(source, split)
-        except DatasetError:
+        except MissingPart:
             continue
     if not parts:
         parts["all"] = open_dataset(source)
@@ -146,19 +146,22 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
 
 def _check_doubles(found: list[tuple[str, str, str, np.ndarray]], report: Report) -> None:
     same: dict[str, list[int]] = defaultdict(list)
+    leaks: list[list[str]] = []
+    inside: list[list[str]] = []
+    near_leaks: list[tuple[str, str]] = []
     for position, (_, _, pixels, _) in enumerate(found):
         same[pixels].append(position)
     for group in same.values():
         if len(group) > 1:
-            report.exact_duplicates.append([found[i][1] for i in group])
-    report.near_duplicates = [
-        (found[i][1], found[j][1], bits)
-        for i, j, bits in near_pairs(np.array([row[3] for row in found], dtype=np.uint8).reshape(-1, 32))
-        if found[i][2] != found[j][2]
-    ]
-    part_of = {name: part for part, name, _, _ in found}
-    leaks = [g for g in report.exact_duplicates if len({part_of[name] for name in g}) > 1]
-    near_leaks = [(a, b) for a, b, _ in report.near_duplicates if part_of[a] != part_of[b]]
+            names = [found[i][1] for i in group]
+            report.exact_duplicates.append(names)
+            # By place, not by name: a table may list one file in two parts.
+            (leaks if len({found[i][0] for i in group}) > 1 else inside).append(names)
+    for i, j, bits in near_pairs(np.array([row[3] for row in found], dtype=np.uint8).reshape(-1, 32)):
+        if found[i][2] != found[j][2]:
+            report.near_duplicates.append((found[i][1], found[j][1], bits))
+            if found[i][0] != found[j][0]:
+                near_leaks.append((found[i][1], found[j][1]))
     if leaks:
         report.warnings.append(
             f"{len(leaks)} pictures stand in two parts (first: {leaks[0][0]} and {leaks[0][1]}); "
@@ -169,9 +172,8 @@ def _check_doubles(found: list[tuple[str, str, str, np.ndarray]], report: Report
             f"{len(near_leaks)} pairs over two parts are nearly the same photo (first: {near_leaks[0][0]} and "
             f"{near_leaks[0][1]}); look at them"
         )
-    inside = len(report.exact_duplicates) - len(leaks)
     if inside:
-        report.warnings.append(f"{inside} pictures stand twice in a part (first: {' and '.join(report.exact_duplicates[0][:2])})")
+        report.warnings.append(f"{len(inside)} pictures stand twice in a part (first: {' and '.join(inside[0][:2])})")
 
 
 def _check_formats(names: list[str], formats: Counter[str], report: Report) -> None:

@@ -68,13 +68,15 @@ class ZipSource:
 
     def _zip(self) -> zipfile.ZipFile:
         # A file handle shared over fork would be moved by all processes at once.
-        if os.getpid() not in self._open:
-            self._open.clear()
+        process = os.getpid()
+        archive = self._open.get(process)
+        if archive is None:
             try:
-                self._open[os.getpid()] = zipfile.ZipFile(self.root)
-            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+                archive = zipfile.ZipFile(self.root)
+            except Exception as error:  # damaged directories raise struct.error and others besides BadZipFile
                 raise DatasetError(f"{self.root}: is no readable zip ({error}); copy it again") from error
-        return self._open[os.getpid()]
+            self._open = {process: archive}  # one assignment: reading threads never meet an emptied table
+        return archive
 
     def names(self) -> list[str]:
         """Return the names of all members, sorted, after checking every one of them.

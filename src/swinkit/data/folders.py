@@ -13,7 +13,9 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import io
 import json
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -30,6 +32,10 @@ from swinkit.extras import need
 MAX_TABLE_BYTES = 2 * 2**30
 _PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
 Target = int | tuple[int, ...]
+
+
+class MissingPart(DatasetError):
+    """The data set is there, but not the part of it that was asked for."""
 
 
 @dataclass
@@ -206,7 +212,7 @@ def _from_folder(path: Path, split: str | None) -> ClassificationData:
     if zips and not any(child.is_dir() for child in path.iterdir()):
         chosen = [z for z in zips if split is None or z.name.lower().startswith(_PARTS[split])]
         if not chosen:
-            raise DatasetError(f"{path}: no zip begins with {split!r}; name the zips themselves or add that part")
+            raise MissingPart(f"{path}: no zip begins with {split!r}; name the zips themselves or add that part")
         return _merged([_from_tree(ZipSource(z), None, str(z)) for z in chosen], str(path))
     return _from_tree(FolderSource(path), split, str(path))
 
@@ -233,7 +239,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
         wanted = _PARTS[split] if split else None
         if split and not any(parts[depth].lower() in _PARTS[split] for _, parts in entries if len(parts) > depth):
             present = sorted({parts[depth] for _, parts in entries if len(parts) > depth + 1})
-            raise DatasetError(f"{where}: there is no part {split!r}, only {', '.join(present[:5])}")
+            raise MissingPart(f"{where}: there is no part {split!r}, only {', '.join(present[:5])}")
         entries = [
             (name, parts[depth + 1 :])
             for name, parts in entries
@@ -242,7 +248,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     elif split in (None, "train"):
         entries = [(name, parts[depth:]) for name, parts in entries]
     else:
-        raise DatasetError(f"{where}: there is no part {split!r}; expected {where}/{split}/<class>/<picture>")
+        raise MissingPart(f"{where}: there is no part {split!r}; expected {where}/{split}/<class>/<picture>")
     loose = [name for name, parts in entries if len(parts) < 2]
     entries = [entry for entry in entries if len(entry[1]) >= 2]
     skipped["outside a class folder"] += len(loose)
@@ -267,7 +273,7 @@ def _from_map(path: Path, part: str) -> ClassificationData:
         if not line.strip():
             continue
         name, _, index = line.rpartition("\t") if "\t" in line else line.rpartition(" ")
-        if not index.strip().isdecimal() or not name:
+        if not index.strip().isdecimal() or len(index.strip()) > 18 or not name:
             raise DatasetError(f"{table}, line {number}: expected 'name<TAB>index', found {line[:80]!r}")
         name = name.strip().removeprefix("@/")
         member = name if name in known else prefix + name
@@ -292,9 +298,9 @@ def _from_table(path: Path, split: str | None) -> ClassificationData:
     if part and split:
         rows = [row for row in rows if str(row[part]).strip().lower() in _PARTS[split]]
         if not rows:
-            raise DatasetError(f"{path}: no row has {split!r} in column {part!r}")
+            raise MissingPart(f"{path}: no row has {split!r} in column {part!r}")
     elif split and split != "train":
-        raise DatasetError(f"{path}: has no column 'split', so no part {split!r}")
+        raise MissingPart(f"{path}: has no column 'split', so no part {split!r}")
     multi = label.lower() == "labels" or any(isinstance(row[label], list) or ";" in str(row[label]) for row in rows)
     source = FolderSource(path.parent)
     named: list[tuple[str, list[str]]] = []
@@ -302,11 +308,11 @@ def _from_table(path: Path, split: str | None) -> ClassificationData:
         name, value = str(row[file] or "").strip(), row[label]
         if not name or value is None or str(value).strip() == "" and not multi:
             raise DatasetError(f"{path}, line {number}: the file or its label is empty")
-        if not source.path(name).is_file():
+        if not os.path.isfile(source.path(name)):  # noqa: PTH113 - pathlib raises on names too long for the file system
             raise DatasetError(f"{path}, line {number}: {name!r} does not exist below {path.parent}")
         values = value if isinstance(value, list) else str(value).split(";") if multi else [str(value)]
         named.append((name, [str(item).strip() for item in values if str(item).strip()]))
-    classes = sorted({item for _, values in named for item in values}, key=lambda n: (not n.isdecimal(), int(n) if n.isdecimal() else 0, n))
+    classes = sorted({item for _, values in named for item in values}, key=_numbers_first)
     index = {name: number for number, name in enumerate(classes)}
     items: list[tuple[int, str, Target]] = [
         (0, name, tuple(sorted({index[v] for v in values})) if multi else index[values[0]]) for name, values in named
@@ -314,17 +320,22 @@ def _from_table(path: Path, split: str | None) -> ClassificationData:
     return ClassificationData(classes, items, [source], multi_label=multi)
 
 
+def _numbers_first(label: str) -> tuple[bool, int, str]:
+    number = label.isdecimal() and len(label) <= 18
+    return not number, int(label) if number else 0, label
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     text = _text(path)
     try:
         if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-            if not all(isinstance(row, dict) for row in rows):
-                raise DatasetError(f"{path}: every line must be one JSON object")
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            if not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
+                raise DatasetError(f"{path}: every line must be one JSON object with the same keys")
             return rows
-        reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
         rows = list(reader)
-    except (json.JSONDecodeError, csv.Error, RecursionError) as error:
+    except (ValueError, csv.Error, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values():
@@ -353,6 +364,7 @@ def _text(path: Path) -> str:
 def _from_datasets(path: Path, split: str | None) -> ClassificationData:
     """Open a folder of the ``datasets`` library's own making."""
     library = need("datasets", "datasets")
+    where = str(path)
     try:
         loaded = library.load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds on damaged folders
@@ -360,13 +372,13 @@ def _from_datasets(path: Path, split: str | None) -> ClassificationData:
     if isinstance(loaded, library.DatasetDict):
         names = [name for name in _PARTS.get(split or "train", ()) if name in loaded]
         if not names:
-            raise DatasetError(f"{path}: there is no part {split!r}, only {', '.join(loaded)}")
-        loaded = loaded[names[0]]
+            raise MissingPart(f"{path}: there is no part {split or 'train'!r}, only {', '.join(loaded)}")
+        loaded, where = loaded[names[0]], f"{path}/{names[0]}"
     elif split not in (None, "train"):
-        raise DatasetError(f"{path}: there is no part {split!r}; it is one undivided set")
+        raise MissingPart(f"{path}: there is no part {split!r}; it is one undivided set")
     features = loaded.features
     image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
     if image is None or label is None:
         raise DatasetError(f"{path}: needs an Image and a ClassLabel column, has {', '.join(features)}")
-    return HubData(loaded, list(features[label].names), image, label, str(path))
+    return HubData(loaded, list(features[label].names), image, label, where)

@@ -252,7 +252,8 @@ class Swin(nn.Module):
         if variant.absolute_position:
             side = -(-variant.img_size // variant.patch_size)
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, side * side, variant.embed_dim))
-        rates = torch.linspace(0, variant.drop_path, sum(variant.depths)).tolist()
+        last = max(sum(variant.depths) - 1, 1)
+        rates = [variant.drop_path * block / last for block in range(sum(variant.depths))]
         # Dense networks keep the full window in every stage; a classifier's window shrinks with its nominal map.
         sides = (variant.window_size,) * len(variant.depths) if dense else variant.stage_windows
         self.layers = nn.ModuleList()

@@ -183,7 +183,7 @@ RELEASES: dict[str, Release] = {
             drop_path=0.05,
             pretrained_windows=(0, 0, 0),
         ),
-        ("swin_nano",),
+        ("swin_nano", "swin-nano-cifar10"),
         Published(),
         "cifar10",
     ),

@@ -304,7 +304,7 @@ def _end_epoch(
     with _weights(model, ema):
         if last or progress.epoch % recipe.evaluate_every == 0:
             report = work.evaluate(model, accelerator.device)
-            row |= {name: value for name, value in report.items() if isinstance(value, int | float)}
+            row |= {name: round(value, 6) for name, value in report.items() if isinstance(value, int | float)}
             score = report[work.main_metric]
             best = progress.best is None or score > progress.best
             progress.since_best = 0 if best else progress.since_best + 1

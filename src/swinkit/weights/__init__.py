@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from swinkit.embedded import DEFAULT, EMBEDDED, embedded_path
 from swinkit.weights.adapt import load_into
-from swinkit.weights.checkpoint import DEFAULT, EMBEDDED, Checkpoint, embedded_path, load_checkpoint
+from swinkit.weights.checkpoint import Checkpoint, load_checkpoint
 from swinkit.weights.convert import Neutral, from_neutral, recognise, to_neutral
 from swinkit.weights.read import read_tensors
 from swinkit.weights.save import save_dialect, save_folder, save_native, save_pretrained

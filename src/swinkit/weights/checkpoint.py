@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from swinkit.embedded import EMBEDDED, embedded_path
 from swinkit.errors import CheckpointError, KeysLeftOver, UnknownName, nearest
 from swinkit.extras import need
 from swinkit.labels import imagenet_names
@@ -23,9 +23,6 @@ from swinkit.weights.infer import infer_variant
 from swinkit.weights.read import SUFFIXES, read_json, read_tensors
 
 METADATA_KEY = "swinkit"
-# name -> file in the package's assets; what `swinkit models` calls embedded
-EMBEDDED = {"swin-nano-cifar10": "swin_nano_cifar10.safetensors"}
-DEFAULT = "swin-nano-cifar10"
 
 
 @dataclass
@@ -60,10 +57,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     """
     text = str(source)
     if text in EMBEDDED:
-        path = embedded_path(text)
-        if path is None:
-            raise CheckpointError(f"the embedded weights of {text} are not in this installation; install swinkit again")
-        return _from_file(path)
+        return _from_embedded(text)
     path = Path(text)
     if path.is_dir():
         return _from_folder(path)
@@ -77,6 +71,8 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         known = [*EMBEDDED, *RELEASES]
         raise UnknownName(f"{text!r} is no file, folder, hub id or model{nearest(text, known)}; embedded: {_embedded()}") from None
     for alias in RELEASES[canonical].aliases:
+        if alias in EMBEDDED:
+            return _from_embedded(alias)
         if alias.startswith("microsoft/"):
             return _from_folder(_download(alias), name=alias)
     raise CheckpointError(
@@ -85,10 +81,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     )
 
 
-def embedded_path(name: str) -> Path | None:
-    """Return the file of an embedded model, or None when the installation lacks it."""
-    path = Path(str(resources.files("swinkit") / "assets" / EMBEDDED[name]))
-    return path if path.is_file() else None
+def _from_embedded(name: str) -> Checkpoint:
+    path = embedded_path(name)
+    if path is None:
+        raise CheckpointError(
+            f"this version of swinkit has no embedded weights of {name} yet (README.md says why); give a file, a folder or a "
+            "hub id with --model, or train them: swinkit train cifar10 --data DIR"
+        )
+    return _from_file(path)
 
 
 def _embedded() -> str:
