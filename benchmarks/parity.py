@@ -128,7 +128,9 @@ def peer(dialect: str, variant: Variant) -> nn.Module:
         num_labels=variant.num_classes,
         **extra,
     )
-    kind = transformers.SwinForImageClassification if variant.version == 1 else transformers.Swinv2ForImageClassification
+    kind = (
+        transformers.SwinForImageClassification if variant.version == 1 else transformers.Swinv2ForImageClassification
+    )
     return kind(built)
 
 
@@ -173,7 +175,11 @@ def _load(model: nn.Module, tensors: dict[str, Tensor], dialect: str) -> None:
 
         with tempfile.TemporaryDirectory() as folder:  # its own loader knows the names of files
             model.config.save_pretrained(folder)
-            save_file({k: v.contiguous() for k, v in tensors.items()}, f"{folder}/model.safetensors", metadata={"format": "pt"})
+            save_file(
+                {k: v.contiguous() for k, v in tensors.items()},
+                f"{folder}/model.safetensors",
+                metadata={"format": "pt"},
+            )
             loaded, report = type(model).from_pretrained(folder, output_loading_info=True)
         assert not report["missing_keys"], report["missing_keys"]
         assert not report["unexpected_keys"], report["unexpected_keys"]
@@ -207,7 +213,9 @@ def main() -> int:
     for pair in pairs(full=not arguments.tiny):
         found.append(pair)
         mark = "ok" if pair.fits else "TOO FAR"
-        table.add_row(pair.case, pair.dialect, f"{pair.to_ours:.1e}", f"{pair.to_theirs:.1e}", f"{pair.spread:.2f}", mark)
+        table.add_row(
+            pair.case, pair.dialect, f"{pair.to_ours:.1e}", f"{pair.to_theirs:.1e}", f"{pair.spread:.2f}", mark
+        )
     for case, dialect in sorted(IMPOSSIBLE):
         table.add_row(case, dialect, "-", "-", "-", "refused: the dialect cannot hold it")
     Console().print(table)

@@ -28,7 +28,7 @@ LAYERS = [
     {"weights"},
     {"data"},
     {"models"},
-    {"specs", "errors", "extras", "files", "labels"},
+    {"specs", "errors", "extras", "files", "labels", "embedded"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The package's face hands out names of every room on demand; only the command line and people import it.
@@ -193,7 +193,7 @@ def test_importing_the_package_loads_no_torch_and_opens_no_connection() -> None:
         assert "torch" not in sys.modules
         import swinkit.prediction, swinkit.models.build
         assert "torch" in sys.modules
-        for unwanted in ("matplotlib", "transformers", "timm", "accelerate", "pandas"):
+        for unwanted in ("torchvision", "matplotlib", "transformers", "timm", "accelerate", "pandas"):
             assert unwanted not in sys.modules, unwanted
         """
     )

@@ -14,15 +14,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.tiny_run import VARIANT, TinyWork, run, tiny_recipe
 
 from swinkit.errors import RunError
 from swinkit.specs import Variant
 from swinkit.training import checkpoint
-from tests.tiny_run import VARIANT, TinyWork, run, tiny_recipe
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 ROOT = SCRIPT.parents[1]
-STILL = Variant(**{**VARIANT.to_dict(), "drop_path": 0.0, "depths": (2, 1), "num_heads": (1, 2), "pretrained_windows": (0, 0)})
+STILL = Variant(
+    **{**VARIANT.to_dict(), "drop_path": 0.0, "depths": (2, 1), "num_heads": (1, 2), "pretrained_windows": (0, 0)}
+)
 
 
 def _same(first: Path, second: Path) -> None:
@@ -37,7 +39,13 @@ def test_learns_and_fills_its_folder(tmp_path: Path) -> None:
     losses = [row["train_loss"] for row in progress.rows]
     assert losses[-1] < losses[0] * 0.7
     assert progress.best >= 0.9
-    for name in ("results.csv", "curves.png", "state.safetensors", "weights/best.safetensors", "weights/last.safetensors"):
+    for name in (
+        "results.csv",
+        "curves.png",
+        "state.safetensors",
+        "weights/best.safetensors",
+        "weights/last.safetensors",
+    ):
         assert (tmp_path / name).stat().st_size > 0
     assert not list(tmp_path.rglob("*.part"))
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 9
@@ -49,7 +57,9 @@ def test_sigkill_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
     moments = random.Random(5)
     killed = 0
     for _ in range(40):
-        process = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed")], cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL
+        )
         state = tmp_path / "killed" / "state.safetensors"
         before = state.stat().st_mtime_ns if state.exists() else 0
         # Wait for the first new state of this life, then let chance choose between mid-step and mid-save.
@@ -199,9 +209,21 @@ def test_two_processes_train_to_the_loss_of_one(tmp_path: Path) -> None:
         "Path(sys.argv[1], 'rows.json').write_text(json.dumps(p.rows))"
     )
     (tmp_path / "main.py").write_text(code)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(random.randint(20000, 60000))]
-    subprocess.run([*launch, str(tmp_path / "main.py"), str(tmp_path / "two")], check=True, cwd=ROOT, env=_environment())
-    subprocess.run([sys.executable, str(tmp_path / "main.py"), str(tmp_path / "one")], check=True, cwd=ROOT, env=_environment())
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(random.randint(20000, 60000)),
+    ]
+    subprocess.run(
+        [*launch, str(tmp_path / "main.py"), str(tmp_path / "two")], check=True, cwd=ROOT, env=_environment()
+    )
+    subprocess.run(
+        [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "one")], check=True, cwd=ROOT, env=_environment()
+    )
     one, two = (json.loads((tmp_path / name / "rows.json").read_text()) for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)

@@ -21,7 +21,14 @@ from swinkit.training.loop import train
 from swinkit.training.recipe import Recipe, parse_recipe
 
 VARIANT = Variant(
-    embed_dim=16, depths=(2, 1), num_heads=(1, 2), window_size=4, patch_size=2, img_size=16, num_classes=3, drop_path=0.2
+    embed_dim=16,
+    depths=(2, 1),
+    num_heads=(1, 2),
+    window_size=4,
+    patch_size=2,
+    img_size=16,
+    num_classes=3,
+    drop_path=0.2,
 )
 
 
@@ -42,7 +49,9 @@ class TinyWork:
         return f"tiny-{len(self)}"
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
-        image = torch.from_numpy(self.images[index]) + 0.1 * torch.from_numpy(rng.standard_normal((3, 16, 16), np.float32))
+        image = torch.from_numpy(self.images[index]) + 0.1 * torch.from_numpy(
+            rng.standard_normal((3, 16, 16), np.float32)
+        )
         return (image * float("nan") if index == self.poison else image), int(self.labels[index])
 
     def collate(self, samples: list[Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -82,7 +91,9 @@ def tiny_recipe(**changes: Any) -> Recipe:
     return parse_recipe(values | changes, "test")
 
 
-def run(folder: Path, resume: bool = False, work: TinyWork | None = None, variant: Variant = VARIANT, **changes: Any) -> Any:
+def run(
+    folder: Path, resume: bool = False, work: TinyWork | None = None, variant: Variant = VARIANT, **changes: Any
+) -> Any:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = SwinClassifier(variant)

@@ -58,9 +58,7 @@ def check_data(source: str | Path, progress: Callable[[int, int], None] | None =
     found: list[tuple[str, str, str, np.ndarray]] = []
     formats: Counter[str] = Counter()
     with ThreadPoolExecutor(2) as pool:
-        for done, ((part, index, data), result) in enumerate(
-            zip(rows, _ahead(pool, _look, rows), strict=True), 1
-        ):
+        for done, ((part, index, data), result) in enumerate(zip(rows, _ahead(pool, _look, rows), strict=True), 1):
             if isinstance(result, ImageError):
                 report.broken.append(str(result))
             else:
@@ -181,7 +179,9 @@ def _check_formats(names: list[str], formats: Counter[str], report: Report) -> N
     rare = formats.get(".gif", 0)
     if 0 < rare <= 0.05 * sum(formats.values()):
         gifs = [name for name in names if name.lower().endswith(".gif")]
-        report.warnings.append(f"{rare} GIF among photographs (first: {gifs[0]}); often a placeholder for a lost picture: look")
+        report.warnings.append(
+            f"{rare} GIF among photographs (first: {gifs[0]}); often a placeholder for a lost picture: look"
+        )
 
 
 def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, int, int]]:

@@ -88,7 +88,9 @@ class ZipSource:
         for member in self._zip().infolist():
             name = member.filename
             if name.startswith(("/", "\\")) or "\\" in name or ".." in PurePosixPath(name).parts or ":" in name[:3]:
-                raise DatasetError(f"{self.root}: member {name!r} leads out of the archive; pack it again without such names")
+                raise DatasetError(
+                    f"{self.root}: member {name!r} leads out of the archive; pack it again without such names"
+                )
             if member.is_dir():
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
@@ -107,7 +109,15 @@ class ZipSource:
         try:
             with self._zip().open(name) as file:
                 data = file.read(MAX_BYTES + 1)
-        except (zipfile.BadZipFile, OSError, RuntimeError, KeyError, NotImplementedError, EOFError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            RuntimeError,
+            KeyError,
+            NotImplementedError,
+            EOFError,
+            ValueError,
+        ) as error:
             raise ImageError(f"{self.label(name)}: cannot be unpacked ({error}); copy the zip again") from error
         except Exception as error:  # zlib.error and its kin have no common base
             raise ImageError(f"{self.label(name)}: cannot be unpacked ({error}); copy the zip again") from error

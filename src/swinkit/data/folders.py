@@ -136,11 +136,15 @@ def open_dataset(source: str | Path, split: str | None = None) -> Classification
     else:
         raise DatasetError(f"{path}: a data set is a folder, a zip or a CSV file")
     if not data.items:
-        raise DatasetError(f"{text}: no picture found{f' for {split}' if split else ''}; expected <class>/<picture> below it")
+        raise DatasetError(
+            f"{text}: no picture found{f' for {split}' if split else ''}; expected <class>/<picture> below it"
+        )
     return data
 
 
-def split_dataset(data: ClassificationData, fraction: float, seed: int) -> tuple[ClassificationData, ClassificationData]:
+def split_dataset(
+    data: ClassificationData, fraction: float, seed: int
+) -> tuple[ClassificationData, ClassificationData]:
     """Return (train, val): of each class the same share is held out, chosen by ``seed``.
 
     Raises:
@@ -165,9 +169,9 @@ def split_dataset(data: ClassificationData, fraction: float, seed: int) -> tuple
 
 def _paths(text: str) -> list[Path]:
     paths: list[Path] = []
-    for part in text.split(",") if not Path(text).exists() else [text]:
-        part = part.strip()
-        if not Path(part).exists() and glob.has_magic(part):
+    # os.path says False where pathlib raises: names too long for the file system.
+    for part in [text] if os.path.exists(text) else filter(None, map(str.strip, text.split(","))):  # noqa: PTH110
+        if glob.has_magic(part) and not os.path.exists(part):  # noqa: PTH110
             matches = sorted(glob.glob(part))  # noqa: PTH207 - patterns may be absolute
             if not matches:
                 raise DatasetError(f"{part}: nothing matches this pattern")
@@ -175,8 +179,10 @@ def _paths(text: str) -> list[Path]:
         else:
             paths.append(Path(part))
     for path in paths:
-        if not path.exists():
-            raise DatasetError(f"{path}: does not exist; check the path")
+        if not os.path.exists(path):  # noqa: PTH110
+            raise DatasetError(f"{str(path)!r}: does not exist; check the path")
+    if not paths:
+        raise DatasetError(f"{text!r}: no path was given; name a folder, a zip or a CSV file")
     return paths
 
 
@@ -188,10 +194,14 @@ def _merged(parts: list[ClassificationData], where: str) -> ClassificationData:
     for part in parts:
         if part.classes != first.classes or part.multi_label != first.multi_label:
             differing = sorted(set(part.classes) ^ set(first.classes)) or ["their order"]
-            raise DatasetError(f"{where}: the parts have other classes (first: {differing[0]!r}); they must be the same")
+            raise DatasetError(
+                f"{where}: the parts have other classes (first: {differing[0]!r}); they must be the same"
+            )
         items += [(source + len(sources), name, target) for source, name, target in part.items]
         sources += part.sources
-    return ClassificationData(first.classes, items, sources, first.multi_label, sum((p.skipped for p in parts), Counter()))
+    return ClassificationData(
+        first.classes, items, sources, first.multi_label, sum((p.skipped for p in parts), Counter())
+    )
 
 
 def _from_folder(path: Path, split: str | None) -> ClassificationData:
@@ -254,7 +264,9 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     skipped["outside a class folder"] += len(loose)
     classes = sorted({parts[0] for _, parts in entries})
     index = {name: number for number, name in enumerate(classes)}
-    return ClassificationData(classes, [(0, name, index[parts[0]]) for name, parts in entries], [source], skipped=+skipped)
+    return ClassificationData(
+        classes, [(0, name, index[parts[0]]) for name, parts in entries], [source], skipped=+skipped
+    )
 
 
 def _from_map(path: Path, part: str) -> ClassificationData:
@@ -278,7 +290,9 @@ def _from_map(path: Path, part: str) -> ClassificationData:
         name = name.strip().removeprefix("@/")
         member = name if name in known else prefix + name
         if member not in known:
-            raise DatasetError(f"{table}, line {number}: {name!r} is not in {archive.name}; make the list and the zip agree")
+            raise DatasetError(
+                f"{table}, line {number}: {name!r} is not in {archive.name}; make the list and the zip agree"
+            )
         items.append((0, member, int(index)))
     count = max((int(target) for _, _, target in items), default=-1) + 1  # type: ignore[arg-type]
     if count > 100_000:
@@ -306,7 +320,7 @@ def _from_table(path: Path, split: str | None) -> ClassificationData:
     named: list[tuple[str, list[str]]] = []
     for number, row in enumerate(rows, 2):
         name, value = str(row[file] or "").strip(), row[label]
-        if not name or value is None or str(value).strip() == "" and not multi:
+        if not name or value is None or (str(value).strip() == "" and not multi):
             raise DatasetError(f"{path}, line {number}: the file or its label is empty")
         if not os.path.isfile(source.path(name)):  # noqa: PTH113 - pathlib raises on names too long for the file system
             raise DatasetError(f"{path}, line {number}: {name!r} does not exist below {path.parent}")
@@ -333,7 +347,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             if not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
                 raise DatasetError(f"{path}: every line must be one JSON object with the same keys")
             return rows
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+        reader = csv.DictReader(
+            io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
+        )
         rows = list(reader)
     except (ValueError, csv.Error, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
@@ -349,7 +365,9 @@ def _column(path: Path, fields: list[str], names: tuple[str, ...]) -> str:
             if name and name.strip().lower() == wanted:
                 return name
     found = ", ".join(str(name) for name in fields[:6])
-    raise DatasetError(f"{path}: has no column {names[0]!r} (found: {found}){nearest(names[0], [f for f in fields if f])}")
+    raise DatasetError(
+        f"{path}: has no column {names[0]!r} (found: {found}){nearest(names[0], [f for f in fields if f])}"
+    )
 
 
 def _text(path: Path) -> str:

@@ -27,8 +27,30 @@ from swinkit.errors import ImageError
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 512 * 2**20
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .j2k .ico .tga .heic .heif"
-    .split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+        ".j2k",
+        ".ico",
+        ".tga",
+        ".heic",
+        ".heif",
+    ]
 )
 # What Pillow decodes itself. Left out: formats that start other programs (EPS) or play metafiles (WMF).
 _FORMATS = (
@@ -61,7 +83,7 @@ def read_image(source: str | Path | bytes | BinaryIO, name: str | None = None, g
         raise
     except MemoryError as error:
         raise ImageError(f"{name}: too large for the memory of this machine; scale it down") from error
-    except Exception as error:  # noqa: BLE001 - Pillow's readers raise anything on damaged files
+    except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
@@ -78,7 +100,7 @@ def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False) -> Ima
         return _eight_bits(_upright(image), name, image.format).convert("L" if grey else "RGB")
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - as in read_image
+    except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
 
 
@@ -119,7 +141,9 @@ def _decode(data: bytes, name: str, grey: bool) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=[name for name in formats if name in Image.OPEN])
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it") from None
+        raise ImageError(
+            f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it"
+        ) from None
     with image:
         return to_rgb(image, name, grey)
 

@@ -7,37 +7,61 @@ resumed run meets the same pictures as an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as T
+from torch.nn import functional as F
 
 from swinkit.specs import Preprocessing
 
-_MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """Return the picture as (C, H, W) uint8."""
+    array = np.array(image, dtype=np.uint8, copy=True)
+    return torch.from_numpy(array.reshape(image.height, image.width, -1)).permute(2, 0, 1).contiguous()
+
+
+def scaled(pixels: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """Return (C, H, W) uint8 scaled to (height, width): the operation behind torchvision's v2 resize, bit for bit.
+
+    Called here without torchvision, whose import costs as much as torch's own.
+    """
+    return F.interpolate(pixels[None], size=list(size), mode=mode, antialias=True, align_corners=False)[0]
+
+
+def centred(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Return the centre of (C, H, W), black where the picture is smaller; halves are rounded as in torchvision."""
+    down, across = max(0, height - pixels.shape[-2]), max(0, width - pixels.shape[-1])
+    if down or across:
+        pixels = F.pad(pixels, (across // 2, (across + 1) // 2, down // 2, (down + 1) // 2))
+    top, left = round((pixels.shape[-2] - height) / 2), round((pixels.shape[-1] - width) / 2)
+    return pixels[..., top : top + height, left : left + width]
 
 
 def resized(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     """Return the photo scaled and cropped, before normalisation: (C, h, w) uint8."""
-    pixels = T.pil_to_tensor(image)
-    mode = _MODES[preprocessing.interpolation]
+    pixels = pixels_of(image)
+    mode = preprocessing.interpolation
     if preprocessing.resize == "squash":
-        return T.resize(pixels, list(preprocessing.size), interpolation=mode, antialias=True)
+        return scaled(pixels, list(preprocessing.size), mode)
     height, width = pixels.shape[-2:]
     # The longer side follows by truncation, as in torchvision and in transformers' processors.
     scale = preprocessing.resize_to / min(height, width)
-    target = [preprocessing.resize_to, int(width * scale)] if height <= width else [int(height * scale), preprocessing.resize_to]
+    target = (
+        [preprocessing.resize_to, int(width * scale)]
+        if height <= width
+        else [int(height * scale), preprocessing.resize_to]
+    )
     if max(target) > 16384:  # a strip of thousands to one: cut the ends that the centre crop would drop anyway
         longest = int(16384 / scale)
-        pixels = T.center_crop(pixels, [min(height, longest), min(width, longest)])
+        pixels = centred(pixels, min(height, longest), min(width, longest))
         target = [min(side, 16384) for side in target]
-    pixels = T.resize(pixels, target, interpolation=mode, antialias=True)
-    return T.center_crop(pixels, list(preprocessing.size))
+    pixels = scaled(pixels, target, mode)
+    return centred(pixels, *preprocessing.size)
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -84,22 +108,25 @@ class Augmentation:
     erase: float = 0.25
 
 
-def augment(image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator) -> Tensor:
+def augment(
+    image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
+) -> Tensor:
     """Return a random view of a photo as the network's input, (C, h, w) float32."""
     top, left, height, width = _crop_box(image.height, image.width, options, rng)
-    pixels = T.pil_to_tensor(image.crop((left, top, left + width, top + height)))
-    size, mode = list(preprocessing.size), _MODES[preprocessing.interpolation]
+    pixels = pixels_of(image.crop((left, top, left + width, top + height)))
+    size, mode = list(preprocessing.size), preprocessing.interpolation
     if options.soften and rng.random() < options.soften:
         factor = float(rng.uniform(0.25, 1.0))
-        pixels = T.resize(pixels, [max(2, round(side * factor)) for side in size], interpolation=mode, antialias=True)
+        pixels = scaled(pixels, [max(2, round(side * factor)) for side in size], mode)
     if list(pixels.shape[-2:]) != size:
-        pixels = T.resize(pixels, size, interpolation=mode, antialias=True)
+        pixels = scaled(pixels, size, mode)
     if rng.random() < options.flip:
         pixels = pixels.flip(-1)
     if options.randaugment:
         fill = tuple(round(255 * value) for value in preprocessing.mean)
-        changed = rand_augment(T.to_pil_image(pixels), options, fill, rng)
-        pixels = T.pil_to_tensor(changed)
+        array = pixels.permute(1, 2, 0).contiguous().numpy()
+        picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+        pixels = pixels_of(rand_augment(picture, options, fill, rng))
     tensor = normalise(pixels, preprocessing)
     if options.erase and rng.random() < options.erase:
         _erase(tensor, rng)
@@ -154,7 +181,9 @@ def _solarize_add(image: Image.Image, level: float, _fill: tuple[int, ...]) -> I
 
 
 def _rotated(image: Image.Image, level: float, fill: tuple[int, ...]) -> Image.Image:
-    return image.rotate(30.0 * level, resample=Image.Resampling.BICUBIC, fillcolor=fill if image.mode != "L" else fill[0])
+    return image.rotate(
+        30.0 * level, resample=Image.Resampling.BICUBIC, fillcolor=fill if image.mode != "L" else fill[0]
+    )
 
 
 # Level is magnitude / 10, and for operations with a direction its sign is drawn at random (timm 0.4.12,
@@ -181,7 +210,9 @@ _UNSIGNED: dict[str, Operation] = {
 OPERATIONS: dict[str, Operation] = {**_UNSIGNED, **_SIGNED}
 
 
-def rand_augment(image: Image.Image, options: Augmentation, fill: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
+def rand_augment(
+    image: Image.Image, options: Augmentation, fill: tuple[int, ...], rng: np.random.Generator
+) -> Image.Image:
     """Return the picture after ``options.randaugment`` random operations, each applied with probability one half."""
     names = list(OPERATIONS)
     for choice in rng.integers(0, len(names), size=options.randaugment):

@@ -208,9 +208,7 @@ def resolve(name: str) -> tuple[str, Variant]:
     if key not in _SPELLINGS:
         key = key.lower()
     if key not in _SPELLINGS:
-        raise UnknownName(
-            f"no model is called {name!r}{nearest(key, _SPELLINGS)}; 'swinkit models' lists all names"
-        )
+        raise UnknownName(f"no model is called {name!r}{nearest(key, _SPELLINGS)}; 'swinkit models' lists all names")
     canonical = _SPELLINGS[key]
     return canonical, VARIANTS[canonical]
 
@@ -245,7 +243,9 @@ def count_macs(variant: Variant) -> int:
     for stage, dim in enumerate(variant.channels):
         tokens, window = side * side, variant.stage_windows[stage]
         attention = 4 * tokens * dim * dim + 2 * tokens * window**2 * dim
-        total += variant.depths[stage] * (attention + int(2 * tokens * dim * dim * variant.mlp_ratio) + 2 * dim * tokens)
+        total += variant.depths[stage] * (
+            attention + int(2 * tokens * dim * dim * variant.mlp_ratio) + 2 * dim * tokens
+        )
         if stage < len(variant.depths) - 1:
             total += tokens * dim // variant.version + (tokens // 4) * 8 * dim * dim
             side //= 2

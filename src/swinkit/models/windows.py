@@ -137,11 +137,11 @@ class _Rearrange(torch.autograd.Function):
         return tokens.index_select(1, index)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # noqa: ANN001, ARG004 - autograd's own signature
+    def setup_context(ctx, inputs, output) -> None:  # noqa: ARG004 - autograd's own signature
         ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN001
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient.index_select(1, ctx.saved_tensors[0]), None, None
 
 

@@ -18,14 +18,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from swinkit.errors import RunError
 from swinkit.extras import need
 from swinkit.training import checkpoint, runs
+from swinkit.training.log import Log
 from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe
 from swinkit.training.schedule import parameter_groups, rate_at
 
@@ -72,7 +71,9 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 2]).permutation(count)
 
 
-def plan(count: int, recipe: Recipe, rank: int, world: int, first_step: int) -> Iterator[tuple[int, int, int, list[int]]]:
+def plan(
+    count: int, recipe: Recipe, rank: int, world: int, first_step: int
+) -> Iterator[tuple[int, int, int, list[int]]]:
     """Yield the micro-batches of one process from ``first_step`` on: (epoch, step, number, indices).
 
     A step's images are cut evenly over the processes; an epoch's last incomplete batch is left out (a data set
@@ -127,15 +128,9 @@ def train(
     progress = _start(folder, resume, recipe, work)
     if resume:
         checkpoint.load_state(folder / runs.STATE, plain, optimiser.optimizer, ema)
-    batch_size = min(recipe.batch_size, len(work))
-    if batch_size % accelerator.num_processes:
-        raise RunError(
-            f"a batch of {batch_size} images cannot be cut evenly over {accelerator.num_processes} processes; "
-            "choose a multiple"
-        )
-    steps_per_epoch = len(work) // batch_size
+    batch_size, steps_per_epoch = _sizes(work, recipe, accelerator)
     total_steps = steps_per_epoch * recipe.epochs
-    log = _Log(folder, recipe, progress, steps_per_epoch, accelerator.is_main_process)
+    log = Log(folder, recipe, progress, steps_per_epoch, accelerator.is_main_process)
     saved_at, began, seconds_before = time.monotonic(), time.monotonic(), progress.seconds
 
     def save() -> None:
@@ -175,18 +170,28 @@ def train(
             if stopping():
                 save()
                 raise KeyboardInterrupt
-    progress.finished = True
-    for name in ("kilowatt_hours", "carbon_kg"):
-        new, old = getattr(energy, name), getattr(progress, name)
-        setattr(progress, name, old if new is None else new + (old or 0.0))
+    _finish(progress, energy)
     save()
     return progress
 
 
-def announce(text: str) -> None:
-    """Print one line about the run, from the first process only."""
-    if need("accelerate", "train").PartialState().is_main_process:
-        Console(stderr=True).print(text, highlight=False)
+def _sizes(work: Work, recipe: Recipe, accelerator: Any) -> tuple[int, int]:
+    """Return (images of a step, steps of an epoch)."""
+    batch_size = min(recipe.batch_size, len(work))
+    if batch_size % accelerator.num_processes:
+        raise RunError(
+            f"a batch of {batch_size} images cannot be cut evenly over {accelerator.num_processes} processes; "
+            "choose a multiple"
+        )
+    return batch_size, len(work) // batch_size
+
+
+def _finish(progress: checkpoint.Progress, energy: Any) -> None:
+    """Mark the run as done and add what this part of it has used."""
+    progress.finished = True
+    for name in ("kilowatt_hours", "carbon_kg"):
+        new, old = getattr(energy, name), getattr(progress, name)
+        setattr(progress, name, old if new is None else new + (old or 0.0))
 
 
 def _accelerator(recipe: Recipe) -> Any:
@@ -228,7 +233,13 @@ def _loader(work: Work, recipe: Recipe, accelerator: Any, first_step: int) -> It
 
 def _step(
     stepped: Callable[..., Any],
-    wrapped: nn.Module, work: Work, batches: Iterator[Batch], recipe: Recipe, accelerator: Any, step: int, folder: Path
+    wrapped: nn.Module,
+    work: Work,
+    batches: Iterator[Batch],
+    recipe: Recipe,
+    accelerator: Any,
+    step: int,
+    folder: Path,
 ) -> tuple[float, float]:
     """Run the micro-batches of one step forward and back; return the mean loss and the gradient's norm."""
     per_process = min(recipe.batch_size, len(work)) // accelerator.num_processes
@@ -263,7 +274,7 @@ def _step(
     return float(total), float(norm)
 
 
-def _skip(progress: checkpoint.Progress, model: nn.Module, step: int, loss: float, norm: float, log: _Log) -> None:
+def _skip(progress: checkpoint.Progress, model: nn.Module, step: int, loss: float, norm: float, log: Log) -> None:
     """Count and name a step whose loss or gradient is not finite; stop when they do not end."""
     progress.skipped += 1
     progress.skipped_in_a_row += 1
@@ -291,12 +302,17 @@ def _end_epoch(
     folder: Path,
     rate: float,
     accelerator: Any,
-    log: _Log,
+    log: Log,
 ) -> None:
     """Evaluate, keep the best weights, write the tables and pictures of the run."""
     progress.epoch += 1
     mean_loss = progress.epoch_loss / progress.epoch_steps if progress.epoch_steps else math.nan
-    row: dict[str, Any] = {"epoch": progress.epoch, "step": progress.step, "learning_rate": rate, "train_loss": mean_loss}
+    row: dict[str, Any] = {
+        "epoch": progress.epoch,
+        "step": progress.step,
+        "learning_rate": rate,
+        "train_loss": mean_loss,
+    }
     progress.epoch_loss, progress.epoch_steps = 0.0, 0
     last = progress.epoch == recipe.epochs
     report = None
@@ -358,68 +374,3 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Log:
-    """What a person sees of a run: a bar in a terminal, a line an epoch, TensorBoard."""
-
-    def __init__(self, folder: Path, recipe: Recipe, progress: checkpoint.Progress, steps: int, main: bool) -> None:
-        self.console = Console(stderr=True, quiet=not main)
-        self.main, self.steps_per_epoch = main, steps
-        self.began, self.images, self.loss = time.monotonic(), 0, math.nan
-        self.writer: Any = None
-        if main:
-            writer = need("torch.utils.tensorboard", "train").SummaryWriter
-            self.writer = writer(str(folder / "tensorboard"), purge_step=progress.step)
-        self.bar = Bar(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.0f} images/s"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not (main and self.console.is_terminal),
-        )
-        self.task = self.bar.add_task(
-            "train", total=steps * recipe.epochs, completed=progress.step, epoch=progress.epoch + 1, loss=math.nan, rate=0.0
-        )
-
-    def __enter__(self) -> _Log:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        if self.writer is not None:
-            self.writer.close()
-
-    def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
-
-    def seconds(self) -> float:
-        return round(time.monotonic() - self.began, 1)
-
-    def images_per_second(self) -> float:
-        return round(self.images / max(time.monotonic() - self.began, 1e-9), 1)
-
-    def step(self, step: int, loss: float, rate: float, norm: float, images: int) -> None:
-        self.images += images
-        self.bar.update(
-            self.task,
-            completed=step + 1,
-            epoch=step // self.steps_per_epoch + 1,
-            loss=loss,
-            rate=self.images_per_second(),
-        )
-        if self.writer is not None and (step % 10 == 0):
-            for name, value in (("loss", loss), ("learning_rate", rate), ("gradient_norm", norm)):
-                self.writer.add_scalar(f"train/{name}", value, step)
-
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        shown = {k: v for k, v in row.items() if k not in ("epoch", "step", "learning_rate") and v is not None}
-        parts = (f"{name} {value:.4g}" for name, value in shown.items())
-        self.say(f"epoch {row['epoch']}/{epochs}: {', '.join(parts)}")
-        if self.writer is not None:
-            for name, value in shown.items():
-                self.writer.add_scalar(f"epoch/{name}", value, row["epoch"])
-            self.writer.flush()

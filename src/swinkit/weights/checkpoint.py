@@ -69,7 +69,9 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         canonical, _ = resolve(text)
     except UnknownName:
         known = [*EMBEDDED, *RELEASES]
-        raise UnknownName(f"{text!r} is no file, folder, hub id or model{nearest(text, known)}; embedded: {_embedded()}") from None
+        raise UnknownName(
+            f"{text!r} is no file, folder, hub id or model{nearest(text, known)}; embedded: {_embedded()}"
+        ) from None
     for alias in RELEASES[canonical].aliases:
         if alias in EMBEDDED:
             return _from_embedded(alias)
@@ -166,11 +168,15 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
             hints = None
     variant, notes = infer_variant(neutral, name, hints)
     if described is not None and neutral.version == 1 and described.variant.window_size != variant.window_size:
-        notes.append(f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}")
+        notes.append(
+            f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}"
+        )
     _refuse_incomplete(neutral, variant)
     notes += [f"left aside: {count} tensors under {word!r}" for word, count in sorted(neutral.aside.items())]
     if described is None:
-        spec = ModelSpec(variant, _published_preparation(neutral.dialect, variant), imagenet_names(variant.num_classes), name=name)
+        spec = ModelSpec(
+            variant, _published_preparation(neutral.dialect, variant), imagenet_names(variant.num_classes), name=name
+        )
         if variant.num_classes and not spec.labels:
             notes.append(f"no class names are known for {variant.num_classes} classes")
     else:
@@ -188,7 +194,9 @@ def _refuse_incomplete(neutral: Neutral, variant: Variant) -> None:
         wanted = {name for name in SwinClassifier(variant).state_dict() if name.startswith(("patch_embed.", "layers."))}
     missing = sorted(wanted - set(neutral.tensors))
     if missing:
-        raise KeysLeftOver(f"{len(missing)} tensors of the network are missing (first: {missing[0]}); download it again")
+        raise KeysLeftOver(
+            f"{len(missing)} tensors of the network are missing (first: {missing[0]}); download it again"
+        )
 
 
 def _count(neutral: Neutral) -> tuple[int, ...]:
@@ -209,7 +217,9 @@ def _published_preparation(dialect: str, variant: Variant) -> Preprocessing:
         shorter = {(1, 96, 6): 232, (1, 96, 18): 246, (1, 128, 18): 238, (2, 128, 18): 272}
         default = 232 if variant.version == 1 else 260
         depth = variant.depths[min(2, len(variant.depths) - 1)]
-        return Preprocessing((side, side), "shorter", max(side, shorter.get((variant.version, variant.embed_dim, depth), default)))
+        return Preprocessing(
+            (side, side), "shorter", max(side, shorter.get((variant.version, variant.embed_dim, depth), default))
+        )
     if side >= 384 or dialect == "hf":
         return Preprocessing((side, side), "squash")
     return Preprocessing((side, side), "shorter", int(256 / 224 * side))
@@ -285,7 +295,9 @@ def hf_preprocessing(config: dict[str, Any], img_size: int) -> Preprocessing:
     kinds = {2: "bilinear", 3: "bicubic"}
     interpolation = kinds.get(config.get("resample", 3))
     if interpolation is None:
-        raise CheckpointError(f"preprocessor_config.json: resample {config.get('resample')!r} is not bilinear (2) or bicubic (3)")
+        raise CheckpointError(
+            f"preprocessor_config.json: resample {config.get('resample')!r} is not bilinear (2) or bicubic (3)"
+        )
     normal: dict[str, Any] = {"interpolation": interpolation}
     for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
         if isinstance(config.get(theirs), list):
@@ -293,7 +305,9 @@ def hf_preprocessing(config: dict[str, Any], img_size: int) -> Preprocessing:
     if isinstance(size, dict) and "shortest_edge" in size:
         edge = int(size["shortest_edge"])
         if config.get("do_center_crop") and crop is not None:
-            height, width = (int(crop["height"]), int(crop["width"])) if isinstance(crop, dict) else (int(crop), int(crop))
+            height, width = (
+                (int(crop["height"]), int(crop["width"])) if isinstance(crop, dict) else (int(crop), int(crop))
+            )
         else:
             height = width = edge
         return Preprocessing((height, width), "shorter", edge, **normal)

@@ -77,7 +77,9 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
     """
     name, prefix = recognise(set(tensors))
     dialect = DIALECTS[name]
-    version = 2 if any(re.search(r"logit_scale|cpb_mlp|rpe_mlp|continuous_position_bias_mlp", key) for key in tensors) else 1
+    version = (
+        2 if any(re.search(r"logit_scale|cpb_mlp|rpe_mlp|continuous_position_bias_mlp", key) for key in tensors) else 1
+    )
     neutral = Neutral({}, name, version)
     groups: dict[tuple[int, tuple], dict[int, tuple[str, Tensor]]] = {}
     unknown = []
@@ -106,7 +108,9 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
         row = dialect.rows[version][number]
         if len(members) != len(row.theirs):
             present = next(iter(members.values()))[0]
-            raise KeysLeftOver(f"{present} stands alone: {len(row.theirs)} tensors belong together there; the file is incomplete")
+            raise KeysLeftOver(
+                f"{present} stands alone: {len(row.theirs)} tensors belong together there; the file is incomplete"
+            )
         ours = OPERATIONS[row.operation][0]([members[place][1] for place in range(len(row.theirs))])
         for pattern, value in zip(row.ours, ours, strict=True):
             neutral.tensors[_fill(pattern, dict(indices))] = value
@@ -140,7 +144,9 @@ def from_neutral(tensors: dict[str, Tensor], dialect_name: str, version: int, pr
                 raise KeysLeftOver(f"{key} has no partner {missing[0]}; the checkpoint is incomplete")
             packed = OPERATIONS[row.operation][1]([left.pop(name) for name in names])
             for pattern, value in zip(row.theirs, packed, strict=True):
-                outer = "" if pattern.startswith(("classifier.", "head.")) and prefix in ("swin.", "swinv2.") else prefix
+                outer = (
+                    "" if pattern.startswith(("classifier.", "head.")) and prefix in ("swin.", "swinv2.") else prefix
+                )
                 result[outer + _fill(pattern, indices)] = value
     if left:
         raise KeysLeftOver(f"{dialect_name} has no name for {len(left)} tensors (first: {sorted(left)[0]})")

@@ -34,7 +34,9 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         heads = tuple(_heads(tensors, stage, neutral.version) for stage in range(len(depths)))
         hidden = tensors["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
     except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"the tensors are no complete Swin ({error}); the file belongs to another network") from error
+        raise CheckpointError(
+            f"the tensors are no complete Swin ({error}); the file belongs to another network"
+        ) from error
     if embed_dim * 2 ** (len(depths) - 1) > _MAX_DIM:
         raise CheckpointError(f"{embed_dim} channels in the first stage are more than a Swin has; the file is damaged")
     head = tensors.get("head.weight")
@@ -101,7 +103,9 @@ def _windows_v1(tensors: dict[str, Tensor], fields: dict[str, Any], name: str, h
             return {"window_size": window, "img_size": size}
     if min(sides) == window:  # a dense network keeps the full window in every stage
         return {"window_size": window, "img_size": window * patch * 2 ** (len(sides) - 1)}
-    raise CheckpointError(f"windows {sides} of the stages follow from no image size; the file belongs to a changed network")
+    raise CheckpointError(
+        f"windows {sides} of the stages follow from no image size; the file belongs to a changed network"
+    )
 
 
 def _windows_v2(
@@ -110,13 +114,17 @@ def _windows_v2(
     stages = len(fields["depths"])
     tables = [neutral.derived.get(f"layers.{s}.blocks.0.relative_coords_table") for s in range(stages)]
     if hints is not None:
-        return {"window_size": hints.window_size, "img_size": hints.img_size, "pretrained_windows": hints.pretrained_windows}
+        return {
+            "window_size": hints.window_size,
+            "img_size": hints.img_size,
+            "pretrained_windows": hints.pretrained_windows,
+        }
     last_stride = fields["patch_size"] * 2 ** (stages - 1)
     if all(table is not None and table.ndim == 4 for table in tables):
         sides = [(int(table.shape[1]) + 1) // 2 for table in tables]  # type: ignore[union-attr]
         references = [_reference(table, side) for table, side in zip(tables, sides, strict=True)]  # type: ignore[arg-type]
         window = max(sides)
-        size = last_stride * (sides[-1] if sides[-1] < window else window)
+        size = last_stride * (min(window, sides[-1]))
         return {"window_size": window, "img_size": size, "pretrained_windows": tuple(references)}
     window, *sizes = _sizes(name)
     if window:

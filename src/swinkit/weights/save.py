@@ -208,7 +208,16 @@ def _timm_config(spec: ModelSpec) -> dict[str, Any]:
     shape = spec.variant
     for release in RELEASES.values():
         known = release.variant
-        same = ("version", "embed_dim", "depths", "num_heads", "window_size", "patch_size", "img_size", "pretrained_windows")
+        same = (
+            "version",
+            "embed_dim",
+            "depths",
+            "num_heads",
+            "window_size",
+            "patch_size",
+            "img_size",
+            "pretrained_windows",
+        )
         names = [alias for alias in release.aliases if ".ms_" in alias]
         if names and all(getattr(known, field) == getattr(shape, field) for field in same):
             architecture = names[0].split(".")[0]
