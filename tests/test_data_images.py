@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.hostile import encoded, one_sentence, photo, picture, png_announcing, write
 
 from swinkit.data.images import MAX_PIXELS, read_image, to_rgb
 from swinkit.errors import ImageError, SwinkitError
-from tests.hostile import encoded, one_sentence, photo, picture, png_announcing, write
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

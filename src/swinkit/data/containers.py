@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES
 from swinkit.errors import DatasetError, ImageError
 
-MAX_RATIO = 1000
+MAX_RATIO = 200
 
 
 def is_picture(name: str) -> bool:

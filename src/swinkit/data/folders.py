@@ -4,8 +4,7 @@
 * a zip of either, several zips, a pattern (``data/train-[0-3].zip``) or a comma-separated list of them;
 * the authors' layout: ``train.zip`` + ``train_map.txt`` (lines ``name<TAB>index``), ``val.zip`` + ``val_map.txt``;
 * a CSV with ``file,label`` or ``file,labels`` (``;`` between several), optionally ``split``; files lie below its folder;
-* a Hugging Face image folder (``metadata.csv`` or ``metadata.jsonl`` with ``file_name`` and ``label``), or a folder
-  written by ``datasets.save_to_disk``.
+* a Hugging Face image folder (``metadata.csv`` / ``.jsonl`` with ``file_name``, ``label``), or one of ``save_to_disk``.
 """
 
 from __future__ import annotations
@@ -246,14 +245,13 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     if not part_at(0) and len(tops) == 1 and all(len(parts) > 2 for _, parts in entries):
         depth = 1
     if part_at(depth):
-        wanted = _PARTS[split] if split else None
         if split and not any(parts[depth].lower() in _PARTS[split] for _, parts in entries if len(parts) > depth):
             present = sorted({parts[depth] for _, parts in entries if len(parts) > depth + 1})
             raise MissingPart(f"{where}: there is no part {split!r}, only {', '.join(present[:5])}")
         entries = [
             (name, parts[depth + 1 :])
             for name, parts in entries
-            if len(parts) > depth + 1 and parts[depth].lower() in (wanted or known)
+            if len(parts) > depth + 1 and parts[depth].lower() in (_PARTS[split] if split else known)
         ]
     elif split in (None, "train"):
         entries = [(name, parts[depth:]) for name, parts in entries]

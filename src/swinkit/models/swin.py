@@ -95,11 +95,11 @@ class WindowAttentionV2(nn.Module):
 
     def bias(self, window: tuple[int, int]) -> Tensor:
         """Return the position bias (heads, T, T) for a window not larger than the stage's."""
-        weight = self.cpb_mlp[0].weight
-        coordinates = windows.table("coordinates", self.window, self.reference, device=weight.device)
-        with torch.autocast(weight.device.type, enabled=False):
-            rows = 16.0 * torch.sigmoid(self.cpb_mlp(coordinates.to(weight.dtype)))  # ((2W-1)^2, heads)
-        index = windows.table("bias", window, 2 * self.window - 1, device=weight.device)
+        device, dtype = self.q_bias.device, self.q_bias.dtype
+        coordinates = windows.table("coordinates", self.window, self.reference, device=device)
+        with torch.autocast(device.type, enabled=False):
+            rows = 16.0 * torch.sigmoid(self.cpb_mlp(coordinates.to(dtype)))  # ((2W-1)^2, heads)
+        index = windows.table("bias", window, 2 * self.window - 1, device=device)
         return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
@@ -164,9 +164,8 @@ class Block(nn.Module):
         tokens = side * side
 
         x = x.reshape(batch, padded_height * padded_width, channels)
-        index, inverse = windows.table(
-            "indices", padded_height, padded_width, (side, side), (shift, shift), device=x.device
-        )
+        place = (padded_height, padded_width, (side, side), (shift, shift))
+        index, inverse = (windows.table(name, *place, device=x.device) for name in ("index", "inverse"))
         x = windows.rearrange(x, index, inverse).reshape(-1, tokens, channels)  # (B*N, T, C)
 
         bias = self.attn.bias((side, side))[None]  # (1, heads, T, T)
@@ -301,6 +300,7 @@ class Swin(nn.Module):
         """Return the map of every stage before merging, each (B, H, W, C), from the tokens of ``embed``."""
         maps = []
         for stage in self.layers:
+            assert isinstance(stage, Stage)
             x = stage(x, self.dense, self.activation_checkpointing)
             maps.append(x)
             if stage.downsample is not None:

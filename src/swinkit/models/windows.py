@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,11 +139,11 @@ class _Rearrange(torch.autograd.Function):
         return tokens.index_select(1, index)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:  # noqa: ARG004 - autograd's own signature
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004 - autograd's own
         ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient.index_select(1, ctx.saved_tensors[0]), None, None
 
 
@@ -153,20 +155,19 @@ def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def _cached(function: str, args: tuple, device: str) -> Tensor | tuple[Tensor, Tensor]:
+def _cached(function: str, args: tuple, device: str) -> Tensor:
     # Normal tensors even when first asked for inside inference_mode: a later training step saves them.
     with torch.inference_mode(False), torch.no_grad():
-        value = _FUNCTIONS[function](*args)
-        return tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device)
+        return _FUNCTIONS[function](*args).to(device)
 
 
-def _both_indices(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    index = window_index(height, width, window, shift)
-    return index, inverse_index(index)
+def _inverse_window_index(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    return inverse_index(window_index(height, width, window, shift))
 
 
-_FUNCTIONS = {
-    "indices": _both_indices,
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "index": window_index,
+    "inverse": _inverse_window_index,
     "patterns": window_patterns,
     "masks": mask_patterns,
     "bias": bias_index,
@@ -174,9 +175,8 @@ _FUNCTIONS = {
 }
 
 
-def table(function: str, *args: object, device: torch.device) -> Tensor | tuple[Tensor, Tensor]:
+def table(function: str, *args: object, device: torch.device) -> Tensor:
     """Return one of the tables above, cached by its sizes in eager mode, part of the graph when compiling."""
     if torch.compiler.is_compiling():
-        value = _FUNCTIONS[function](*args)
-        return tuple(v.to(device) for v in value) if isinstance(value, tuple) else value.to(device)
+        return _FUNCTIONS[function](*args).to(device)
     return _cached(function, args, str(device))

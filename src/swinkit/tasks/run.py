@@ -86,7 +86,7 @@ def train(
     if plan.network.activation_checkpointing:
         for module in network.modules():
             if hasattr(module, "activation_checkpointing"):
-                module.activation_checkpointing = True
+                setattr(module, "activation_checkpointing", True)  # noqa: B010 - a Module's attributes are untyped
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
         atomic_write(folder / "recipe.yaml", recipe_yaml(plan))
@@ -234,7 +234,7 @@ def _card(
     """Return the model card of a finished run."""
     hardware, software = machine()
     best = next((row for row in progress.rows if row["epoch"] == progress.best_epoch), progress.rows[-1])
-    metrics = {name: best[name] for name in ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro") if name in best}
+    metrics: dict[str, float] = {name: best[name] for name in ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro") if name in best}
     weights_file = folder / runs.BEST
     kind = "classes: " + ", ".join(spec.labels[:20]) + (" ..." if len(spec.labels) > 20 else "")
     return run_card(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class ClassifyWork:
         images, targets = mix_batch(images, targets, plan.mixup, plan.cutmix, plan.switch, rng)
         return {"images": images, "targets": targets}
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         logits, targets = model(batch["images"]).float(), batch["targets"]
         scale = None if self.class_weights is None else self.class_weights.to(logits.device)
         if self.spec.multi_label:
@@ -113,7 +114,7 @@ class SimMimWork(ClassifyWork):
         masks = [random_mask(side, plan.cell, patch, plan.ratio, rng) for _ in samples]
         return {"images": images, "mask": torch.from_numpy(np.stack(masks))}
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         return {"loss": model(batch["images"], batch["mask"])}
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Work(Protocol):
 
     def collate(self, samples: list[Any], rng: np.random.Generator) -> Batch: ...
 
-    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]: ...
+    def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]: ...
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]: ...
 
@@ -125,9 +125,7 @@ def train(
     plain = accelerator.unwrap_model(wrapped)
     stepped = torch.compile(wrapped) if recipe.compile else wrapped
     ema = {n: v.detach().clone() for n, v in plain.state_dict().items()} if recipe.ema_decay else None
-    progress = _start(folder, resume, recipe, work)
-    if resume:
-        checkpoint.load_state(folder / runs.STATE, plain, optimiser.optimizer, ema)
+    progress = _start(folder, resume, recipe, work, (plain, optimiser.optimizer, ema))
     batch_size, steps_per_epoch = _sizes(work, recipe, accelerator)
     total_steps = steps_per_epoch * recipe.epochs
     log = Log(folder, recipe, progress, steps_per_epoch, accelerator.is_main_process)
@@ -199,7 +197,7 @@ def _accelerator(recipe: Recipe) -> Any:
     return accelerate.Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 
-def _start(folder: Path, resume: bool, recipe: Recipe, work: Work) -> checkpoint.Progress:
+def _start(folder: Path, resume: bool, recipe: Recipe, work: Work, state: tuple) -> checkpoint.Progress:
     """Return fresh progress, or the saved one after checking that it belongs to this recipe and this data."""
     values = recipe.model_dump(mode="json")
     if not resume:
@@ -214,6 +212,7 @@ def _start(folder: Path, resume: bool, recipe: Recipe, work: Work) -> checkpoint
                 f"{folder} was started with {name}={progress.recipe.get(name)!r}, not {value!r}; only "
                 f"{' and '.join(sorted(CHANGEABLE_ON_RESUME))} may change when a run is resumed"
             )
+    checkpoint.load_state(folder / runs.STATE, *state)
     return progress
 
 
@@ -222,7 +221,7 @@ def _loader(work: Work, recipe: Recipe, accelerator: Any, first_step: int) -> It
     items = list(plan(len(work), recipe, rank, world, first_step))
     loader = DataLoader(
         _Batches(work, recipe.seed, rank),
-        sampler=items,  # type: ignore[arg-type]
+        sampler=items,
         batch_size=None,
         num_workers=recipe.workers,
         pin_memory=accelerator.device.type == "cuda",
@@ -259,7 +258,7 @@ def _step(
         last = number == count - 1
         try:
             with contextlib.nullcontext() if last else accelerator.no_sync(wrapped):
-                loss = sum(work.losses(stepped, batch).values()) * share
+                loss = torch.stack(list(work.losses(stepped, batch).values())).sum() * share
                 accelerator.backward(loss)
         except torch.OutOfMemoryError as error:
             raise RunError(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer
 from swinkit.labels import map_22k_to_1k
-from swinkit.models.swin import Swin, SwinBackbone
+from swinkit.models.swin import Swin, SwinBackbone, WindowAttentionV2
 from swinkit.models.windows import resize_bias_table
 from swinkit.specs import Variant
 from swinkit.weights.checkpoint import Checkpoint
@@ -168,10 +168,11 @@ def _keep_coordinates(model: Swin, variant: Variant, notes: list[str]) -> None:
         return  # whoever built the network has said it
     references = tuple(p or w for p, w in zip(variant.pretrained_windows, variant.stage_windows, strict=True))
     changed = False
-    for stage, reference in zip(model.layers, references, strict=True):
-        for block in stage.blocks:
-            changed |= block.attn.reference != reference
-            block.attn.reference = reference
+    attentions = [(name, m) for name, m in model.named_modules() if isinstance(m, WindowAttentionV2)]
+    for name, attention in attentions:
+        reference = references[int(name.split(".")[1])]
+        changed |= attention.reference != reference
+        attention.reference = reference
     if changed:
         model.variant = model.variant.changed(pretrained_windows=references)
         notes.append(f"coordinates scaled by the training's windows {references}")

@@ -328,7 +328,7 @@ def _timm_spec(config: dict[str, Any]) -> ModelSpec:
     except UnknownName:
         variant = resolve(str(config["architecture"]))[1]
     channels, height, width = (int(value) for value in given.get("input_size", (3, variant.img_size, variant.img_size)))
-    count = int(config.get("num_classes", given.get("num_classes", variant.num_classes)))
+    count = int(config.get("num_classes") or given.get("num_classes") or variant.num_classes)
     crop = float(given.get("crop_pct", 0.9))
     labels = given.get("label_names") or imagenet_names(count)
     squash = given.get("crop_mode") == "squash"

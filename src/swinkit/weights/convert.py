@@ -104,7 +104,7 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
             f"{len(unknown)} keys have no place in a Swin V{version} (first: {', '.join(sorted(unknown)[:5])}); "
             "the file belongs to a changed network"
         )
-    for (number, indices), members in groups.items():
+    for (number, solved), members in groups.items():
         row = dialect.rows[version][number]
         if len(members) != len(row.theirs):
             present = next(iter(members.values()))[0]
@@ -113,7 +113,7 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
             )
         ours = OPERATIONS[row.operation][0]([members[place][1] for place in range(len(row.theirs))])
         for pattern, value in zip(row.ours, ours, strict=True):
-            neutral.tensors[_fill(pattern, dict(indices))] = value
+            neutral.tensors[_fill(pattern, dict(solved))] = value
     last = max((int(key.split(".")[1]) for key in neutral.tensors if key.startswith("layers.")), default=0)
     if name == "mm" and f"norm{last}.weight" in neutral.tensors and "head.weight" in neutral.tensors:
         # mmpretrain's classifier calls its last norm by the stage's number

@@ -26,7 +26,8 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
     Raises:
         CheckpointError: tensors that are no Swin.
     """
-    tensors, notes = neutral.tensors, []
+    tensors = neutral.tensors
+    notes: list[str] = []
     try:
         patch = tensors["patch_embed.proj.weight"]
         embed_dim, in_chans, patch_size, _ = patch.shape

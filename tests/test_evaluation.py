@@ -1,0 +1,193 @@
+"""Figures against counts by hand; every picture once, on one process and on two."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from swinkit.cards import SECTIONS, EnergyMeter, RunFacts, run_card, validate_card
+from swinkit.errors import DatasetError, InputError
+from swinkit.evaluation import ClassificationEvaluation, evaluate
+from swinkit.evaluation.classification import read_groups, read_real
+from swinkit.specs import Preprocessing
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Made:
+    """Seven pictures whose brightness is their class."""
+
+    classes = ["dark", "middle", "bright"]  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 7
+
+    def name(self, index: int) -> str:
+        return f"root/{self.classes[index % 3]}/{index}.png"
+
+    def target(self, index: int) -> int:
+        return index % 3
+
+    def read(self, index: int, grey: bool = False) -> Image.Image:
+        return Image.new("RGB", (8, 8), (100 * (index % 3) + index,) * 3)
+
+
+class Bright(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        level = images.mean((1, 2, 3)) * 255
+        return -(level[:, None] - torch.tensor([0.0, 110.0, 200.0])).abs() / 20
+
+
+PLAIN = Preprocessing((8, 8), "squash", mean=(0, 0, 0), std=(1, 1, 1))
+
+
+def test_figures_equal_a_count_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    logits, truth = rng.normal(size=(200, 8)).astype(np.float32), rng.integers(0, 7, 200)  # class 7 is absent
+    evaluation = ClassificationEvaluation([f"c{i}" for i in range(8)])
+    evaluation.update(torch.from_numpy(logits), truth.tolist(), list(range(200)))
+    evaluation.update(torch.from_numpy(-logits[:50]), truth[:50].tolist(), list(range(50)))  # repeated: must not count
+    report = evaluation.compute()
+    order = np.argsort(-logits, axis=1)
+    assert report["count"] == 200
+    assert report["top1"] == pytest.approx((order[:, 0] == truth).mean())
+    assert report["top5"] == pytest.approx((order[:, :5] == truth[:, None]).any(1).mean())
+    confusion = np.zeros((8, 8), int)
+    for t, a in zip(truth, order[:, 0], strict=True):
+        confusion[t, a] += 1
+    assert report["confusion"] == confusion.tolist()
+    assert report["per_class"]["c7"] == {"accuracy": None, "count": 0}
+    assert report["per_class"]["c2"]["accuracy"] == pytest.approx(confusion[2, 2] / confusion[2].sum())
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    sure, right = shares.max(1), order[:, 0] == truth
+    ece = 0.0
+    for low in np.arange(15) / 15:
+        inside = (sure > low) & (sure <= low + 1 / 15)
+        if inside.any():
+            ece += inside.mean() * abs(sure[inside].mean() - right[inside].mean())
+    assert report["ece"] == pytest.approx(ece, abs=1e-5)
+
+
+def test_several_labels_equal_a_count_by_hand() -> None:
+    logits = torch.tensor([[2.0, -1.0], [1.0, 3.0], [-2.0, 0.5]])
+    evaluation = ClassificationEvaluation(["a", "b"], multi_label=True)
+    evaluation.update(logits, [(0,), (1,), (0, 1)], [0, 1, 2])
+    report = evaluation.compute()
+    # a: ranked right, wrong, right -> (1 + 2/3) / 2; b: right, right, wrong -> 1
+    assert report["per_class"]["a"]["average_precision"] == pytest.approx(5 / 6)
+    assert report["mAP"] == pytest.approx((5 / 6 + 1) / 2)
+
+
+def test_a_model_stays_in_its_mode_and_the_preparation_is_named() -> None:
+    model = Bright().train()
+    report = evaluate(model, Made(), PLAIN, batch=3)
+    assert model.training
+    assert (report["top1"], report["top5"], report["count"]) == (1.0, 1.0, 7)
+    assert report["preprocessing"] == PLAIN.describe()
+
+
+def test_groups_and_real_labels(tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text(
+        "file,group\n" + "\n".join(f"{n}.png,{'odd' if n % 2 else 'even'}" for n in range(7))
+    )
+    (tmp_path / "real.json").write_text(json.dumps([[0], [0, 1], [], [1], [1], [2], [0]]))
+    report = evaluate(Bright(), Made(), PLAIN, groups=tmp_path / "groups.csv", real=tmp_path / "real.json", workers=0)
+    assert report["groups"] == {"even": {"accuracy": 1.0, "count": 4}, "odd": {"accuracy": 1.0, "count": 3}}
+    assert report["real_count"] == 6
+    assert report["real_top1"] == pytest.approx(5 / 6)  # picture 3 is dark, its list says middle
+
+
+@pytest.mark.parametrize(
+    "text", ["", "file\n1.png", "file,group\n1.png,a\n1.png,b", "file,group\n0.png,", "file,group\n0.png,a", "\x00"]
+)
+def test_wrong_group_tables(tmp_path: Path, text: str) -> None:
+    (tmp_path / "groups.csv").write_text(text)
+    with pytest.raises(DatasetError, match=r"groups\.csv"):
+        read_groups(tmp_path / "groups.csv", Made())
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1, 2]", "[[0]]", '[["a"]]'])
+def test_wrong_real_files(tmp_path: Path, text: str) -> None:
+    (tmp_path / "real.json").write_text(text)
+    with pytest.raises(DatasetError, match=r"real\.json"):
+        read_real(tmp_path / "real.json", Made())
+
+
+def test_no_picture_is_an_error() -> None:
+    with pytest.raises(DatasetError, match="empty"):
+        ClassificationEvaluation(["a"]).compute()
+
+
+def test_two_processes_evaluate_seven_as_seven(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, torch; torch.distributed.init_process_group('gloo');"
+        "from tests.test_evaluation import Bright, Made, PLAIN; from swinkit.evaluation import evaluate;"
+        "r = evaluate(Bright(), Made(), PLAIN, batch=2);"
+        "open(f'{sys.argv[1]}/{torch.distributed.get_rank()}.json', 'w').write(json.dumps(r))"
+    )
+    (tmp_path / "main.py").write_text(code)
+    port = str(random.randint(20000, 60000))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [*launch, str(tmp_path / "main.py"), str(tmp_path)],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )
+    reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert reports[0] == reports[1]
+    assert (reports[0]["count"], reports[0]["top1"]) == (7, 1.0)
+
+
+def _facts() -> RunFacts:
+    return RunFacts(
+        name="x",
+        description="A test.",
+        preprocessing="squashed",
+        dataset="made",
+        recipe="epochs: 1",
+        data=["seven pictures"],
+        metrics={"top1": 0.5},
+        intended=["tests"],
+        out_of_scope=["all else"],
+        limits=["many"],
+        licences={"code": "apache-2.0", "weights": None, "data": None},
+        unknown={"carbon_kg": "no country was given"},
+    )
+
+
+def test_a_card_is_valid_and_says_why_it_does_not_know() -> None:
+    text = run_card(_facts())
+    validate_card(text)
+    assert "Carbon: unknown, because no country was given" in text
+    assert "weights: unknown, because" in text
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_card_without_a_section_is_refused(section: str) -> None:
+    text = run_card(_facts()).replace(f"\n## {section}\n", f"\n### {section}\n")
+    with pytest.raises(InputError, match=section):
+        validate_card(text)
+
+
+@pytest.mark.parametrize("change", [("---\n", ""), ("license:", "licens:"), ("A test.", "More Information Needed")])
+def test_a_bad_card_is_refused(change: tuple[str, str]) -> None:
+    with pytest.raises(InputError):
+        validate_card(run_card(_facts()).replace(*change))
+
+
+def test_the_meter_measures_or_says_why_not() -> None:
+    with EnergyMeter() as meter:
+        sum(range(100_000))
+    assert meter.kilowatt_hours is not None or meter.reason
+    assert meter.carbon_kg is not None or meter.reason

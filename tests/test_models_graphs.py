@@ -1,0 +1,74 @@
+"""Compiled and exported networks answer as the eager ones, at sizes and batches they were not traced with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.export import Dim
+
+from swinkit.models.classifier import SwinClassifier
+from swinkit.models.swin import SwinBackbone
+from swinkit.specs import Variant
+
+SHAPES = {
+    1: Variant(embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, img_size=32, num_classes=5),
+    2: Variant(version=2, embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, img_size=32, num_classes=5),
+}
+
+
+def _maps(answer: object) -> list[torch.Tensor]:
+    return [answer] if isinstance(answer, torch.Tensor) else list(answer)  # type: ignore[call-overload]
+
+
+def _network(version: int, kind: str) -> torch.nn.Module:
+    torch.manual_seed(version)
+    model = SwinClassifier(SHAPES[version]) if kind == "classifier" else SwinBackbone(SHAPES[version])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+def test_compiles_as_one_graph(version: int, kind: str) -> None:
+    torch._dynamo.reset()
+    model = _network(version, kind)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for size in ((1, 3, 64, 64), (2, 3, 96, 64)):
+            images = torch.randn(*size)
+            for a, b in zip(_maps(compiled(images)), _maps(model(images)), strict=True):
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+def test_exports_with_dynamic_batch(version: int, kind: str) -> None:
+    model = _network(version, kind)
+    with torch.no_grad():
+        sizes = {0: Dim("batch", min=1, max=64)}
+        program = torch.export.export(model, (torch.randn(2, 3, 96, 64),), dynamic_shapes=(sizes,))
+        for batch in (1, 3):
+            images = torch.randn(batch, 3, 96, 64)
+            for a, b in zip(_maps(program.module()(images)), _maps(model(images)), strict=True):
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("kind", ["classifier", "backbone"])
+def test_any_size_without_memory_of_the_last(version: int, kind: str) -> None:
+    model = _network(version, kind)
+    first = torch.randn(2, 3, 40, 52)
+    with torch.no_grad():
+        before = _maps(model(first))
+        for size in ((1, 1), (7, 90), (33, 32), (64, 31)):
+            answer = _maps(model(torch.randn(1, 3, *size)))
+            assert all(item.isfinite().all() for item in answer)
+            if kind == "backbone":
+                for item, stride in zip(answer, model.strides, strict=True):
+                    assert item.shape[2:] == (-(-size[0] // stride), -(-size[1] // stride))
+        assert all(torch.equal(a, b) for a, b in zip(before, _maps(model(first)), strict=True))
+        alone = _maps(model(first[:1]))
+    for a, b in zip(before, alone, strict=True):
+        torch.testing.assert_close(a[:1], b, atol=1e-5, rtol=0)

@@ -1,0 +1,142 @@
+"""From a folder of pictures to a run: fine-tuning, holding out, SimMIM, several labels, resuming, errors."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import swinkit
+from swinkit.cards import validate_card
+from swinkit.errors import DatasetError, RecipeError, RunError
+from swinkit.models.classifier import SwinClassifier
+from swinkit.specs import ModelSpec, Preprocessing, Variant
+from swinkit.tasks import train
+from swinkit.weights import save_native
+
+VARIANT = Variant(
+    embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, patch_size=2, img_size=16, num_classes=3, drop_path=0
+)
+QUICK = ["epochs=2", "batch_size=8", "schedule.warmup_epochs=0", "network.min_img_size=16", "precision=fp32"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> str:
+    path = tmp_path / "start.safetensors"
+    spec = ModelSpec(VARIANT, Preprocessing((16, 16)), ("a", "b", "c"), name="start")
+    save_native(path, SwinClassifier(VARIANT).state_dict(), spec)
+    return str(path)
+
+
+def _folder(root: Path, parts: tuple[str, ...] = ("train", "val"), count: int = 12) -> Path:
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for colour, name in enumerate(("red", "green")):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 60, (20, 24, 3), dtype=np.uint8)
+                pixels[..., colour] += 180
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def test_finetune_learns_two_colours_and_fills_its_folder(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    changes = [*QUICK, "epochs=8", "optimiser.learning_rate=2e-3", "optimiser.rate_batch=8", "class_weights=balanced"]
+    folder = train("finetune", data, model=start, out=tmp_path / "run", overrides=changes)
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert float(rows[-1]["top1"]) >= 0.95
+    for name in ("curves.png", "confusion_matrix.png", "train_batch.jpg"):
+        with Image.open(folder / name) as picture:
+            assert picture.width > 100
+    card = (folder / "README.md").read_text()
+    validate_card(card)
+    assert "24 pictures" in card
+    assert "unknown, because" in card
+    predictor = swinkit.load(folder)
+    assert predictor.labels == ["green", "red"]
+    assert predictor.predict(Image.new("RGB", (50, 40), (220, 20, 20))).top.label == "red"
+
+
+def test_holds_out_when_there_is_no_validation_part(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data", parts=("train",)) / "train"
+    folder = train("finetune", data, model=start, out=tmp_path / "run", overrides=QUICK)
+    assert "20 pictures, validation: 4" in (folder / "README.md").read_text()
+
+
+def test_frozen_stages_stay_as_they_were(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    changes = [*QUICK, "network.freeze_stages=1", "network.activation_checkpointing=true"]
+    folder = train("finetune", data, model=start, out=tmp_path / "run", overrides=changes)
+    before, after = swinkit.load(start).model.state_dict(), swinkit.load(folder).model.state_dict()
+    assert torch.equal(before["layers.0.blocks.0.mlp.fc1.weight"], after["layers.0.blocks.0.mlp.fc1.weight"])
+    assert not torch.equal(before["layers.1.blocks.0.mlp.fc1.weight"], after["layers.1.blocks.0.mlp.fc1.weight"])
+
+
+def test_several_labels_a_picture(tmp_path: Path, start: str) -> None:
+    root = _folder(tmp_path / "data") / "train"
+    names = [f"{colour}/{n}.png" for colour in ("red", "green") for n in range(12)]
+    lines = ["file,labels,split"]
+    lines += [f"{name},{name.split('/')[0]};thing,{'val' if n % 4 == 0 else 'train'}" for n, name in enumerate(names)]
+    (root / "all.csv").write_text("\n".join(lines))
+    folder = train("finetune", root / "all.csv", model=start, out=tmp_path / "run", overrides=QUICK)
+    predictor = swinkit.load(folder)
+    assert predictor.spec.multi_label
+    assert predictor.labels == ["green", "red", "thing"]
+    assert "mAP" in (folder / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_simmim_then_finetuning(tmp_path: Path, version: int) -> None:
+    data = _folder(tmp_path / "data")
+    name = "swin_nano" if version == 1 else "swinv2_tiny"
+    changes = [*QUICK, f"model={name}", "network.img_size=32", "network.window_size=4", "masking.cell=8"]
+    changes += ["schedule.milestones=[1]", "masking.normalise_targets=7", "evaluate_every=1"]
+    if version == 2:
+        pytest.importorskip("timm")
+        changes += ["masking.cell=32", "network.img_size=64", "epochs=1"]
+    folder = train("simmim_swin_base", data, out=tmp_path / "pre", overrides=changes)
+    rows = list(csv.DictReader((folder / "results.csv").open()))
+    assert float(rows[-1]["negative_loss"]) < 0
+    pretrained = str(folder / "weights" / "last.safetensors")
+    tuned = train("finetune", data, model=pretrained, out=tmp_path / "fine", overrides=[*QUICK, "epochs=1"])
+    assert swinkit.load(tuned).labels == ["green", "red"]
+
+
+def test_resume_needs_a_run_and_the_same_recipe(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    with pytest.raises(RunError, match="--out"):
+        train("finetune", data, model=start, resume=True)
+    with pytest.raises(RunError, match="resume"):
+        train("finetune", data, model=start, out=tmp_path / "none", resume=True)
+    folder = train("finetune", data, model=start, out=tmp_path / "run", overrides=QUICK)
+    with pytest.raises(RunError, match="holds a run already"):
+        train("finetune", data, model=start, out=folder, overrides=QUICK)
+    assert train("finetune", data, out=folder, resume=True) == folder
+    with pytest.raises(RunError, match="seed"):
+        train("finetune", data, out=folder, resume=True, overrides=["seed=4"])
+
+
+def test_broken_pictures_end_a_run_before_it_starts(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    (data / "train" / "red" / "cut.png").write_bytes((data / "train" / "red" / "0.png").read_bytes()[:200])
+    with pytest.raises(DatasetError, match="1 pictures cannot be read .*cut.png"):
+        train("finetune", data, model=start, out=tmp_path / "run", overrides=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_classes_in_validation_are_named(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    (data / "val" / "red").rename(data / "val" / "blue")
+    with pytest.raises(DatasetError, match="'blue'"):
+        train("finetune", data, model=start, out=tmp_path / "run", overrides=QUICK)
+
+
+def test_a_recipe_without_a_model_asks_for_one(tmp_path: Path) -> None:
+    with pytest.raises((RunError, RecipeError), match="--model"):
+        train("simmim_finetune_swin_base", tmp_path)
