@@ -117,7 +117,7 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
             targets.update(target if isinstance(target, tuple) else [target])
         report.counts[part] = {name: targets[i] for i, name in enumerate(data.classes)}
         for suffix, count in data.skipped.items():
-            report.skipped[suffix] = report.skipped.get(suffix, 0) + count
+            report.skipped[suffix] = max(report.skipped.get(suffix, 0), count)  # every part lists the whole folder
         if data.classes != first.classes:
             differing = sorted(set(data.classes) ^ set(first.classes))
             report.fatal.append(
