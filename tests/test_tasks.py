@@ -140,3 +140,10 @@ def test_other_classes_in_validation_are_named(tmp_path: Path, start: str) -> No
 def test_a_recipe_without_a_model_asks_for_one(tmp_path: Path) -> None:
     with pytest.raises((RunError, RecipeError), match="--model"):
         train("simmim_finetune_swin_base", tmp_path)
+
+
+def test_a_damaged_validation_part_is_no_missing_one(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data", parts=("train",))
+    (data / "val.zip").write_bytes(b"PK damaged")
+    with pytest.raises(DatasetError, match=r"val\.zip"):
+        train("finetune", data, model=start, out=tmp_path / "run", overrides=QUICK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,13 @@ import numpy as np
 from PIL import Image
 
 from swinkit.data.folders import ClassificationData, MissingPart, open_dataset
+from swinkit.data.images import count_frames, shown
 from swinkit.errors import ImageError
 
 NEAR_BITS = 20  # of 256; pairs of the same photo lie below, measured on the flowers collection
 FEW = 10
+MAX_COMPARED = 200_000  # the work of comparing all pairs grows with the square
+MAX_PAIRS = 10_000
 
 
 @dataclass
@@ -70,6 +74,8 @@ def check_data(source: str | Path, progress: Callable[[int, int], None] | None =
         report.fatal.append(f"{len(report.broken)} pictures cannot be read (first: {report.broken[0]})")
     _check_doubles(found, report)
     _check_formats([name for _, name, _, _ in found], formats, report)
+    _check_frames(rows, report)
+    _check_empty(Path(source), parts, report)
     return report
 
 
@@ -117,12 +123,12 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
             targets.update(target if isinstance(target, tuple) else [target])
         report.counts[part] = {name: targets[i] for i, name in enumerate(data.classes)}
         for suffix, count in data.skipped.items():
-            report.skipped[suffix] = max(report.skipped.get(suffix, 0), count)  # every part lists the whole folder
+            report.skipped[suffix] = report.skipped.get(suffix, 0) + count
         if data.classes != first.classes:
             differing = sorted(set(data.classes) ^ set(first.classes))
+            how = f"{len(differing)} differ, first: {differing[0]!r}" if differing else "the same, in another order"
             report.fatal.append(
-                f"{part} has other classes than {next(iter(parts))} ({len(differing)} differ, first: {differing[0]!r}); "
-                "give both the same folders"
+                f"{part} has other classes than {next(iter(parts))} ({how}); give both the same folders"
             )
         for name, count in report.counts[part].items():
             if part in ("train", "all") and count < 2:
@@ -155,7 +161,18 @@ def _check_doubles(found: list[tuple[str, str, str, np.ndarray]], report: Report
             report.exact_duplicates.append(names)
             # By place, not by name: a table may list one file in two parts.
             (leaks if len({found[i][0] for i in group}) > 1 else inside).append(names)
-    for i, j, bits in near_pairs(np.array([row[3] for row in found], dtype=np.uint8).reshape(-1, 32)):
+    # A hash without a set bit is that of a flat picture: it says nothing, and all of them would be pairs.
+    telling = [position for position, row in enumerate(found) if row[3].any()]
+    if len(telling) > MAX_COMPARED:
+        report.warnings.append(
+            f"near duplicates were not looked for: {len(telling):,} pictures are more than {MAX_COMPARED:,}"
+        )
+        telling = []
+    pairs = near_pairs(np.array([found[i][3] for i in telling], dtype=np.uint8).reshape(-1, 32))
+    if len(pairs) >= MAX_PAIRS:
+        report.warnings.append(f"only the first {MAX_PAIRS:,} near duplicates were looked at; there are more")
+    for a, b, bits in pairs:
+        i, j = telling[a], telling[b]
         if found[i][2] != found[j][2]:
             report.near_duplicates.append((found[i][1], found[j][1], bits))
             if found[i][0] != found[j][0]:
@@ -184,12 +201,43 @@ def _check_formats(names: list[str], formats: Counter[str], report: Report) -> N
         )
 
 
-def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, int, int]]:
+def _check_frames(rows: list[tuple[str, int, ClassificationData]], report: Report) -> None:
+    """Name moving pictures: only their first frame is used."""
+    moving = []
+    for _, index, data in rows:
+        if PurePosixPath(data.items[index][1]).suffix.lower() in (".gif", ".webp"):
+            try:
+                if count_frames(data.encoded(index)) > 1:
+                    moving.append(data.name(index))
+            except ImageError:  # already among the broken ones
+                continue
+    if moving:
+        report.warnings.append(
+            f"{len(moving)} moving pictures (first: {moving[0]}); only the first frame of each is used"
+        )
+
+
+def _check_empty(path: Path, parts: dict[str, ClassificationData], report: Report) -> None:
+    """Name folders at the end of a tree without a picture: a class that is none."""
+    if not path.is_dir() or any(source.root != path for data in parts.values() for source in data.sources):
+        return
+    used = {str((path / name).parent) for data in parts.values() for _, name, _ in data.items}
+    empty = []
+    for folder, folders, _ in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        if not folders and folder not in used and Path(folder) != path:
+            empty.append(shown(folder))
+    if empty:
+        report.warnings.append(f"{len(empty)} folders hold no picture and are no class (first: {empty[0]})")
+
+
+def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS, most: int = MAX_PAIRS) -> list[tuple[int, int, int]]:
     """Return (i, j, differing bits) of all pairs within ``limit`` bits, i < j.
 
     Args:
         hashes: (N, 32) uint8.
         limit: at most 31: two hashes that near agree in one of 32 bytes, so only such pairs are compared.
+        most: the search ends after this many pairs; a folder of film frames has millions.
     """
     if not 0 <= limit <= 31:
         raise ValueError(f"limit must be within 0..31, got {limit}")
@@ -202,10 +250,13 @@ def near_pairs(hashes: np.ndarray, limit: int = NEAR_BITS) -> list[tuple[int, in
                 block = bucket[start : start + 512]
                 others = bucket[start:]
                 bits = np.bitwise_count(hashes[block][:, None] ^ hashes[others][None]).sum(-1, dtype=np.int32)
-                for a, b in zip(*np.nonzero(bits <= limit), strict=True):
+                rows, columns = np.nonzero(bits <= limit)
+                fresh = columns > rows  # each pair once, no picture with itself
+                for a, b in zip(rows[fresh][:most], columns[fresh][:most], strict=True):
                     i, j = int(block[a]), int(others[b])
-                    if i != j:
-                        pairs[min(i, j), max(i, j)] = int(bits[a, b])
+                    pairs[min(i, j), max(i, j)] = int(bits[a, b])
+                if len(pairs) >= most:
+                    return sorted((i, j, bits) for (i, j), bits in pairs.items())[:most]
     return sorted((i, j, bits) for (i, j), bits in pairs.items())
 
 

@@ -9,16 +9,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES
+from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES, shown
 from swinkit.errors import DatasetError, ImageError
 
-MAX_RATIO = 200
+MAX_RATIO = 200  # deflate ends at about 1,030; pictures are packed already
+FREE_BYTES = 4 * 2**20  # a small member of one colour may shrink to nearly nothing
 
 
 def is_picture(name: str) -> bool:
     """Return whether a file's name is that of a picture: known suffix, not hidden, no side file of an archive."""
     path = PurePosixPath(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not any(p.startswith(".") or p == "__MACOSX" for p in path.parts)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DatasetError(
+        f"{shown(str(error.filename))}: cannot be listed ({error.strerror}); give yourself the right to read it"
+    )
 
 
 @dataclass
@@ -28,11 +35,21 @@ class FolderSource:
     root: Path
 
     def names(self) -> list[str]:
-        """Return all file names relative to the root, with forward slashes, sorted."""
+        """Return all file names relative to the root, with forward slashes, sorted.
+
+        Raises:
+            DatasetError: a folder below is a link or may not be listed; its pictures would be missing without a word.
+        """
         found = []
-        for folder, folders, files in os.walk(self.root):
+        for folder, folders, files in os.walk(self.root, onerror=_refuse_folder):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             base = Path(folder).relative_to(self.root)
+            for name in folders:
+                if (Path(folder) / name).is_symlink():
+                    raise DatasetError(
+                        f"{shown(str(Path(folder) / name))}: is a link to a folder, which is not followed; "
+                        "put the folder itself there"
+                    )
             found += [(base / name).as_posix() for name in files]
         return sorted(found)
 
@@ -50,10 +67,12 @@ class FolderSource:
         return path
 
     def read(self, name: str) -> bytes | Path:
+        """Return the file's path; opening it is the reader's."""
         return self.root / name
 
     def label(self, name: str) -> str:
-        return str(self.root / name)
+        """Return the file's path for people."""
+        return shown(str(self.root / name))
 
 
 @dataclass
@@ -97,7 +116,7 @@ class ZipSource:
                 raise DatasetError(f"{self.root}: member {name!r} is a link; pack the file itself")
             if member.flag_bits & 1:
                 raise DatasetError(f"{self.root}: member {name!r} is encrypted; pack it without a password")
-            if member.file_size > MAX_BYTES or member.file_size > MAX_RATIO * max(member.compress_size, 1) + 2**20:
+            if member.file_size > MAX_BYTES or member.file_size > MAX_RATIO * member.compress_size + FREE_BYTES:
                 raise DatasetError(f"{self.root}: member {name!r} announces {member.file_size:,} bytes; remove it")
             names.append(name)
         doubled = [name for name, count in Counter(names).items() if count > 1]
@@ -106,6 +125,11 @@ class ZipSource:
         return sorted(names)
 
     def read(self, name: str) -> bytes | Path:
+        """Return the member's bytes.
+
+        Raises:
+            ImageError: it cannot be unpacked.
+        """
         try:
             with self._zip().open(name) as file:
                 data = file.read(MAX_BYTES + 1)
@@ -124,7 +148,8 @@ class ZipSource:
         return data
 
     def label(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        """Return the member's name behind the zip's path, for people."""
+        return shown(f"{self.root}/{name}")
 
 
 Source = FolderSource | ZipSource

@@ -9,10 +9,8 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import io
 import json
 import os
 from collections import Counter
@@ -24,11 +22,11 @@ import numpy as np
 from PIL import Image
 
 from swinkit.data.containers import FolderSource, Source, ZipSource, is_picture
-from swinkit.data.images import read_image, to_rgb
-from swinkit.errors import DatasetError, ImageError, nearest
+from swinkit.data.images import read_image, shown
+from swinkit.data.tables import column, numbers_first, read_rows, read_text
+from swinkit.errors import DatasetError, ImageError
 from swinkit.extras import need
 
-MAX_TABLE_BYTES = 2 * 2**30
 _PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
 Target = int | tuple[int, ...]
 
@@ -73,14 +71,18 @@ class ClassificationData:
         Raises:
             ImageError: it cannot be read; the message starts with its name.
         """
+        return read_image(self.encoded(index), name=self.name(index), grey=grey)
+
+    def encoded(self, index: int) -> bytes | Path:
+        """Return the picture as it is stored: its bytes, or the path of its file."""
         source, name, _ = self.items[index]
-        return read_image(self.sources[source].read(name), name=self.name(index), grey=grey)
+        return self.sources[source].read(name)
 
     def fingerprint(self) -> str:
         """Return a short hash of classes, names and targets; where the files lie does not count."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for _, name, target in self.items:
-            digest.update(f"{name}\0{target}\n".encode())
+            digest.update(f"{name}\0{target}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()[:16]
 
     def subset(self, indices: list[int]) -> ClassificationData:
@@ -95,15 +97,19 @@ class HubData(ClassificationData):
         super().__init__(classes, [(0, str(i), int(t)) for i, t in enumerate(rows[label])], [FolderSource(Path(where))])
         self.rows, self.image = rows, image
 
-    def read(self, index: int, grey: bool = False) -> Image.Image:
+    def encoded(self, index: int) -> bytes | Path:
+        """Return the stored bytes, so that every picture goes through the one reader and its bounds."""
         name = self.name(index)
         try:
-            picture = self.rows[int(self.items[index][1])][self.image]
-        except Exception as error:  # the library passes on whatever a decoder raises
-            raise ImageError(f"{name}: cannot be decoded ({error})") from error
-        return to_rgb(picture, name, grey)
+            stored = self.rows[int(self.items[index][1])][self.image]
+        except Exception as error:  # damaged tables raise whatever the library below does
+            raise ImageError(f"{name}: cannot be read ({error}); copy the data set again") from error
+        if not stored or stored.get("bytes") is None:
+            raise ImageError(f"{name}: holds a path instead of a picture; save the data set again with its pictures")
+        return stored["bytes"]
 
     def subset(self, indices: list[int]) -> ClassificationData:
+        """Return some of the pictures, with the same classes."""
         kept = HubData.__new__(HubData)
         kept.__dict__ = {**self.__dict__, "items": [self.items[i] for i in indices]}
         return kept
@@ -228,17 +234,16 @@ def _from_folder(path: Path, split: str | None) -> ClassificationData:
 
 def _from_tree(source: Source, split: str | None, where: str) -> ClassificationData:
     """Read <part>/<class>/<picture> or <class>/<picture>; a single folder around everything is passed through."""
-    skipped: Counter[str] = Counter()
-    entries = []
-    for name in source.names():
-        if is_picture(name):
-            entries.append((name, PurePosixPath(name).parts))
-        else:
-            skipped[PurePosixPath(name).suffix.lower() or PurePosixPath(name).name] += 1
+    names = source.names()
+    entries = [(name, PurePosixPath(name).parts) for name in names if is_picture(name)]
+    others = [PurePosixPath(name).parts for name in names if not is_picture(name)]
     known = {word for words in _PARTS.values() for word in words}
 
     def part_at(depth: int) -> bool:
-        return any(len(parts) > depth + 1 and parts[depth].lower() in known for _, parts in entries)
+        # A folder "train" right above pictures is a class (a railway train) if classes of other names stand beside it.
+        below = [parts for _, parts in entries if len(parts) > depth + 1]
+        deep = any(len(parts) > depth + 2 and parts[depth].lower() in known for parts in below)
+        return deep or (bool(below) and all(parts[depth].lower() in known for parts in below))
 
     depth = 0
     tops = {parts[0] for _, parts in entries if len(parts) > 1}
@@ -253,14 +258,20 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
             for name, parts in entries
             if len(parts) > depth + 1 and parts[depth].lower() in (_PARTS[split] if split else known)
         ]
+        chosen = _PARTS[split] if split else known
+        others = [parts for parts in others if len(parts) > depth + 1 and parts[depth].lower() in chosen]
     elif split in (None, "train"):
         entries = [(name, parts[depth:]) for name, parts in entries]
     else:
         raise MissingPart(f"{where}: there is no part {split!r}; expected {where}/{split}/<class>/<picture>")
     loose = [name for name, parts in entries if len(parts) < 2]
     entries = [entry for entry in entries if len(entry[1]) >= 2]
+    skipped = Counter(PurePosixPath(parts[-1]).suffix.lower() or parts[-1] for parts in others)
     skipped["outside a class folder"] += len(loose)
     classes = sorted({parts[0] for _, parts in entries})
+    for name in classes:
+        if shown(name) != name:
+            raise DatasetError(f"{where}: class folder {shown(name)!r} has a name that cannot be shown; rename it")
     index = {name: number for number, name in enumerate(classes)}
     return ClassificationData(
         classes, [(0, name, index[parts[0]]) for name, parts in entries], [source], skipped=+skipped
@@ -279,13 +290,13 @@ def _from_map(path: Path, part: str) -> ClassificationData:
     # The authors write "n01440764/x.JPEG" for a member that may lie under one more folder.
     prefix = members[0].split("/")[0] + "/" if members else ""
     items: list[tuple[int, str, Target]] = []
-    for number, line in enumerate(_text(table).splitlines(), 1):
+    for number, line in enumerate(read_text(table).splitlines(), 1):
         if not line.strip():
             continue
         name, _, index = line.rpartition("\t") if "\t" in line else line.rpartition(" ")
         if not index.strip().isdecimal() or len(index.strip()) > 18 or not name:
             raise DatasetError(f"{table}, line {number}: expected 'name<TAB>index', found {line[:80]!r}")
-        name = name.strip().removeprefix("@/")
+        name = name.strip().removeprefix(archive.name).removeprefix("@/")  # "train.zip@/..." is one of their spellings
         member = name if name in known else prefix + name
         if member not in known:
             raise DatasetError(
@@ -300,81 +311,60 @@ def _from_map(path: Path, part: str) -> ClassificationData:
 
 def _from_table(path: Path, split: str | None) -> ClassificationData:
     """Read a CSV, TSV or JSON-lines table of files and labels; files lie below the table's folder."""
-    rows = _rows(path)
-    if not rows:
-        raise DatasetError(f"{path}: has no rows")
-    fields = list(rows[0])
-    file = _column(path, fields, ("file_name", "file", "filename", "path", "image"))
-    label = _column(path, fields, ("label", "labels", "class", "category"))
-    part = next((name for name in fields if name.lower() == "split"), None)
-    if part and split:
-        rows = [row for row in rows if str(row[part]).strip().lower() in _PARTS[split]]
-        if not rows:
-            raise MissingPart(f"{path}: no row has {split!r} in column {part!r}")
-    elif split and split != "train":
-        raise MissingPart(f"{path}: has no column 'split', so no part {split!r}")
-    multi = label.lower() == "labels" or any(isinstance(row[label], list) or ";" in str(row[label]) for row in rows)
+    rows = read_rows(path)
+    fields = list(rows[0][1])
+    file = column(path, fields, ("file_name", "file", "filename", "path", "image"))
+    label = column(path, fields, ("label", "labels", "class", "category"))
+    multi = label.strip().lower() == "labels" or any(
+        isinstance(row[label], list) or ";" in str(row[label]) for _, row in rows
+    )
+    wanted = _rows_of_part(path, rows, file, split)
     source = FolderSource(path.parent)
-    named: list[tuple[str, list[str]]] = []
-    for number, row in enumerate(rows, 2):
+    named: list[tuple[str, list[str], bool]] = []
+    for number, row in rows:
         name, value = str(row[file] or "").strip(), row[label]
         if not name or value is None or (str(value).strip() == "" and not multi):
             raise DatasetError(f"{path}, line {number}: the file or its label is empty")
-        if not os.path.isfile(source.path(name)):  # noqa: PTH113 - pathlib raises on names too long for the file system
+        chosen = number in wanted
+        if chosen and not os.path.isfile(source.path(name)):  # noqa: PTH113 - pathlib raises on names too long for the file system
             raise DatasetError(f"{path}, line {number}: {name!r} does not exist below {path.parent}")
         values = value if isinstance(value, list) else str(value).split(";") if multi else [str(value)]
-        named.append((name, [str(item).strip() for item in values if str(item).strip()]))
-    classes = sorted({item for _, values in named for item in values}, key=_numbers_first)
+        named.append((name, [str(item).strip() for item in values if str(item).strip()], chosen))
+    # Of all rows: a label too rare to stand in one part is still a class there, and every part has the same order.
+    classes = sorted({item for _, values, _ in named for item in values}, key=numbers_first)
     index = {name: number for number, name in enumerate(classes)}
     items: list[tuple[int, str, Target]] = [
-        (0, name, tuple(sorted({index[v] for v in values})) if multi else index[values[0]]) for name, values in named
+        (0, name, tuple(sorted({index[v] for v in values})) if multi else index[values[0]])
+        for name, values, chosen in named
+        if chosen
     ]
     return ClassificationData(classes, items, [source], multi_label=multi)
 
 
-def _numbers_first(label: str) -> tuple[bool, int, str]:
-    number = label.isdecimal() and len(label) <= 18
-    return not number, int(label) if number else 0, label
+def _rows_of_part(path: Path, rows: list[tuple[int, dict[str, Any]]], file: str, split: str | None) -> set[int]:
+    """Return the lines that belong to ``split``: by a column "split", else by the first folder of the file's name.
 
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    text = _text(path)
-    try:
-        if path.suffix.lower() == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-            if not all(isinstance(row, dict) and row.keys() == rows[0].keys() for row in rows):
-                raise DatasetError(f"{path}: every line must be one JSON object with the same keys")
-            return rows
-        reader = csv.DictReader(
-            io.StringIO(text, newline=""), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-        )
-        rows = list(reader)
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise DatasetError(f"{path}, line {number}: has another number of columns than the head")
-    return rows
-
-
-def _column(path: Path, fields: list[str], names: tuple[str, ...]) -> str:
-    for wanted in names:
-        for name in fields:
-            if name and name.strip().lower() == wanted:
-                return name
-    found = ", ".join(str(name) for name in fields[:6])
-    raise DatasetError(
-        f"{path}: has no column {names[0]!r} (found: {found}){nearest(names[0], [f for f in fields if f])}"
-    )
-
-
-def _text(path: Path) -> str:
-    if path.stat().st_size > MAX_TABLE_BYTES:
-        raise DatasetError(f"{path}: {path.stat().st_size:,} bytes are too many for a table")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    Raises:
+        MissingPart: no row does.
+    """
+    part = next((name for name in rows[0][1] if name.strip().lower() == "split"), None)
+    folders = [str(row[file] or "").strip().partition("/")[0].lower() for _, row in rows]
+    known = {word for words in _PARTS.values() for word in words}
+    if split is None:
+        return {line for line, _ in rows}
+    if part:
+        words = [str(row[part]).strip().lower() for _, row in rows]
+    elif all(folder in known for folder in folders):
+        words = folders
+    elif split == "train":
+        return {line for line, _ in rows}
+    else:
+        raise MissingPart(f"{path}: has no column 'split', so no part {split!r}")
+    chosen = {line for (line, _), word in zip(rows, words, strict=True) if word in _PARTS[split]}
+    if not chosen:
+        where = f"in column {part!r}" if part else "as its first folder"
+        raise MissingPart(f"{path}: no row has {split!r} {where}")
+    return chosen
 
 
 def _from_datasets(path: Path, split: str | None) -> ClassificationData:
@@ -397,4 +387,5 @@ def _from_datasets(path: Path, split: str | None) -> ClassificationData:
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
     if image is None or label is None:
         raise DatasetError(f"{path}: needs an Image and a ClassLabel column, has {', '.join(features)}")
+    loaded = loaded.cast_column(image, library.Image(decode=False))
     return HubData(loaded, list(features[label].names), image, label, where)

@@ -14,8 +14,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -73,11 +76,10 @@ def read_image(source: str | Path | bytes | BinaryIO, name: str | None = None, g
     Raises:
         ImageError: the message starts with the name, says what is wrong and what to do.
     """
-    name = name or (str(source) if isinstance(source, str | Path) else "picture")
+    name = shown(name or (str(source) if isinstance(source, str | Path) else "picture"))
     try:
         data = _bytes(source, name)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged side data that does not touch the pixels
+        with _quiet():
             return _decode(data, name, grey)
     except ImageError:
         raise
@@ -85,6 +87,20 @@ def read_image(source: str | Path | bytes | BinaryIO, name: str | None = None, g
         raise ImageError(f"{name}: too large for the memory of this machine; scale it down") from error
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+def shown(name: str) -> str:
+    """Return a file's name fit for one line of a message: control characters and undecodable bytes are escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def count_frames(source: bytes | Path) -> int:
+    """Return how many frames a picture holds, 1 where that cannot be told; only the first is ever used."""
+    try:
+        with _quiet(), Image.open(io.BytesIO(_bytes(source, "picture")), formats=["GIF", "WEBP"]) as image:
+            return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - whether the picture can be read is for read_image to say
+        return 1
 
 
 def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False) -> Image.Image:
@@ -102,6 +118,34 @@ def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False) -> Ima
         raise
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
+
+
+_quiet_lock = threading.Lock()
+_quiet_readers = 0
+_quiet_saved: list[warnings.catch_warnings] = []
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hush Pillow, which warns of damaged side data that does not touch the pixels.
+
+    The filters of Python belong to all threads: each thread saving and restoring them by itself would leave
+    them changed for good. So the first reader saves them and the last one puts them back.
+    """
+    global _quiet_readers
+    with _quiet_lock:
+        if _quiet_readers == 0:
+            _quiet_saved.append(warnings.catch_warnings())
+            _quiet_saved[0].__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+        _quiet_readers += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_readers -= 1
+            if _quiet_readers == 0:
+                _quiet_saved.pop().__exit__(None, None, None)
 
 
 def _bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:

@@ -13,6 +13,7 @@ from torch import nn
 from swinkit import weights
 from swinkit.cards import EnergyMeter, RunFacts, machine, run_card
 from swinkit.data import ClassificationData, open_dataset, split_dataset
+from swinkit.data.folders import MissingPart
 from swinkit.errors import DatasetError, RunError
 from swinkit.files import atomic_write, free_folder
 from swinkit.models.classifier import SwinClassifier
@@ -146,7 +147,7 @@ def _open(data: str, plan: Recipe) -> tuple[ClassificationData, ClassificationDa
         train_data = open_dataset(data, split="train")
         try:
             val_data = open_dataset(data, split="val")
-        except DatasetError:
+        except MissingPart:
             return split_dataset(train_data, plan.data.val_fraction, plan.seed)
     if val_data.classes != train_data.classes:
         differing = sorted(set(train_data.classes) ^ set(val_data.classes))
