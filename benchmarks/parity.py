@@ -128,9 +128,7 @@ def peer(dialect: str, variant: Variant) -> nn.Module:
         num_labels=variant.num_classes,
         **extra,
     )
-    kind = (
-        transformers.SwinForImageClassification if variant.version == 1 else transformers.Swinv2ForImageClassification
-    )
+    kind = transformers.SwinForImageClassification if variant.version == 1 else transformers.Swinv2ForImageClassification
     return kind(built)
 
 
@@ -213,9 +211,7 @@ def main() -> int:
     for pair in pairs(full=not arguments.tiny):
         found.append(pair)
         mark = "ok" if pair.fits else "TOO FAR"
-        table.add_row(
-            pair.case, pair.dialect, f"{pair.to_ours:.1e}", f"{pair.to_theirs:.1e}", f"{pair.spread:.2f}", mark
-        )
+        table.add_row(pair.case, pair.dialect, f"{pair.to_ours:.1e}", f"{pair.to_theirs:.1e}", f"{pair.spread:.2f}", mark)
     for case, dialect in sorted(IMPOSSIBLE):
         table.add_row(case, dialect, "-", "-", "-", "refused: the dialect cannot hold it")
     Console().print(table)

@@ -151,9 +151,7 @@ def test_a_name_cannot_disturb_the_terminal(model: str, tmp_path: Path, capsys) 
     name = os.fsdecode(os.fsencode(tmp_path) + b"/not-utf8-\xff.png")
     picture(1).save(name)
     table = tmp_path / "a.csv"
-    assert (
-        main(["predict", str(tmp_path), "--model", model, "--csv", str(table), "--json", str(tmp_path / "a.json")]) == 0
-    )
+    assert main(["predict", str(tmp_path), "--model", model, "--csv", str(table), "--json", str(tmp_path / "a.json")]) == 0
     out, _ = capsys.readouterr()
     assert "\x1b" not in out
     assert "cleared.png" in out
@@ -398,9 +396,7 @@ def test_a_huge_top_gives_all_classes(model: str, photos: Path, capsys) -> None:
 # --- errors
 
 
-@pytest.mark.parametrize(
-    "line", [["--debug", "info", "no.pth"], ["info", "--debug", "no.pth"], ["info", "no.pth", "--debug"]]
-)
+@pytest.mark.parametrize("line", [["--debug", "info", "no.pth"], ["info", "--debug", "no.pth"], ["info", "no.pth", "--debug"]])
 def test_debug_anywhere_shows_the_traceback(line: list[str], capsys) -> None:
     assert main(line) == 1
     err = capsys.readouterr().err

@@ -67,9 +67,7 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
 def test_everything_off_is_the_squashed_photo() -> None:
     image, preprocessing = _photo(80, 60), Preprocessing((32, 32))
     still = Augmentation((1, 1), (80 / 60, 80 / 60), 0, 0, 0, 0, 0, 0)
-    torch.testing.assert_close(
-        augment(image, preprocessing, still, np.random.default_rng(0)), prepare(image, preprocessing)
-    )
+    torch.testing.assert_close(augment(image, preprocessing, still, np.random.default_rng(0)), prepare(image, preprocessing))
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))

@@ -88,11 +88,7 @@ def test_metadata_above_the_parts_does_not_mix_them(tmp_path: Path, form: str) -
     names = ["train/0.png", "train/1.png", "val/2.png", "val/3.png"]
     image_folder(tmp_path, names)
     rows = [{"file_name": name, "label": "ab"[i % 2]} for i, name in enumerate(names)]
-    lines = (
-        [json.dumps(row) for row in rows]
-        if form == "jsonl"
-        else ["file_name,label", *(",".join(r.values()) for r in rows)]
-    )
+    lines = [json.dumps(row) for row in rows] if form == "jsonl" else ["file_name,label", *(",".join(r.values()) for r in rows)]
     write(tmp_path / f"metadata.{form}", "\n".join(lines))
     train, val = open_dataset(tmp_path, "train"), open_dataset(tmp_path, "val")
     assert [train.name(i) for i in range(len(train))] == [str(tmp_path / name) for name in names[:2]]
@@ -223,9 +219,7 @@ def test_hub_rows_go_through_the_one_reader(tmp_path: Path) -> None:
     turned = encoded(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
     script = encoded(photo(1), "EPS")  # Pillow alone would hand this to another program
     secret = write(tmp_path / "secret.png", picture(7))
-    rows = [
-        {"bytes": b, "path": p} for b, p in ((turned, None), (script, "a.eps"), (None, str(secret)), (b"text", None))
-    ]
+    rows = [{"bytes": b, "path": p} for b, p in ((turned, None), (script, "a.eps"), (None, str(secret)), (b"text", None))]
     names = ["ant", "bee"]
     data = open_dataset(hub_folder(tmp_path / "d", {"train": rows}, {"train": names}), "train")
     assert np.array_equal(np.asarray(data.read(0)), np.asarray(upright))
@@ -286,9 +280,7 @@ def test_side_files_are_counted_once_over_all_parts(tmp_path: Path) -> None:
 def test_duplicates_within_and_between_parts(tmp_path: Path) -> None:
     good_set(tmp_path)
     shutil.copy(tmp_path / "train/ants/0.png", tmp_path / "val/ants/leak.png")
-    write(
-        tmp_path / "train/bees/again.png", encoded(photo(500 + 12), "PNG", compress_level=0)
-    )  # same pixels, other bytes
+    write(tmp_path / "train/bees/again.png", encoded(photo(500 + 12), "PNG", compress_level=0))  # same pixels, other bytes
     shutil.copy(tmp_path / "train/ants/3.png", tmp_path / "train/ants/twice.png")
     report = check_data(tmp_path)
     groups = [{Path(name).relative_to(tmp_path).as_posix() for name in group} for group in report.exact_duplicates]

@@ -96,9 +96,7 @@ def test_a_model_stays_in_its_mode_and_the_preparation_is_named() -> None:
 
 
 def test_groups_and_real_labels(tmp_path: Path) -> None:
-    (tmp_path / "groups.csv").write_text(
-        "file,group\n" + "\n".join(f"{n}.png,{'odd' if n % 2 else 'even'}" for n in range(7))
-    )
+    (tmp_path / "groups.csv").write_text("file,group\n" + "\n".join(f"{n}.png,{'odd' if n % 2 else 'even'}" for n in range(7)))
     (tmp_path / "real.json").write_text(json.dumps([[0], [0, 1], [], [1], [1], [2], [0]]))
     report = evaluate(Bright(), Made(), PLAIN, groups=tmp_path / "groups.csv", real=tmp_path / "real.json", workers=0)
     assert report["groups"] == {"even": {"accuracy": 1.0, "count": 4}, "odd": {"accuracy": 1.0, "count": 3}}

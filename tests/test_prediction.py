@@ -129,9 +129,7 @@ def test_path_pil_array_and_list_agree(predictor: Predictor, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_counts_the_same_for_paths_and_opened_images(
-    predictor: Predictor, tmp_path: Path, orientation: int
-) -> None:
+def test_exif_counts_the_same_for_paths_and_opened_images(predictor: Predictor, tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "turned.png"
@@ -276,9 +274,7 @@ def test_a_stopped_stream_leaves_no_threads(predictor: Predictor) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    "numbers", [{"batch": 0}, {"workers": 0}, {"top": 0}, {"batch": -3}, {"workers": 1.5}], ids=str
-)
+@pytest.mark.parametrize("numbers", [{"batch": 0}, {"workers": 0}, {"top": 0}, {"batch": -3}, {"workers": 1.5}], ids=str)
 def test_stream_refuses_wrong_numbers_at_once(predictor: Predictor, numbers: dict) -> None:
     with pytest.raises(InputError, match=f"{next(iter(numbers))} must be"):
         predictor.stream([], **numbers)

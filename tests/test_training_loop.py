@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from tests.tiny_run import VARIANT, TinyWork, run, tiny_recipe
 
 from swinkit.errors import RunError
+from swinkit.models import create_model
 from swinkit.specs import Variant
 from swinkit.training import checkpoint
+from swinkit.training.optimiser import make_optimiser
 
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 ROOT = SCRIPT.parents[1]
-STILL = Variant(
-    **{**VARIANT.to_dict(), "drop_path": 0.0, "depths": (2, 1), "num_heads": (1, 2), "pretrained_windows": (0, 0)}
-)
+STILL = Variant(**{**VARIANT.to_dict(), "drop_path": 0.0, "depths": (2, 1), "num_heads": (1, 2), "pretrained_windows": (0, 0)})
 
 
 def _same(first: Path, second: Path) -> None:
@@ -57,9 +57,7 @@ def test_sigkill_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
     moments = random.Random(5)
     killed = 0
     for _ in range(40):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "killed")], cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([*command, str(tmp_path / "killed")], cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL)
         state = tmp_path / "killed" / "state.safetensors"
         before = state.stat().st_mtime_ns if state.exists() else 0
         # Wait for the first new state of this life, then let chance choose between mid-step and mid-save.
@@ -218,12 +216,8 @@ def test_two_processes_train_to_the_loss_of_one(tmp_path: Path) -> None:
         "--master_port",
         str(random.randint(20000, 60000)),
     ]
-    subprocess.run(
-        [*launch, str(tmp_path / "main.py"), str(tmp_path / "two")], check=True, cwd=ROOT, env=_environment()
-    )
-    subprocess.run(
-        [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "one")], check=True, cwd=ROOT, env=_environment()
-    )
+    subprocess.run([*launch, str(tmp_path / "main.py"), str(tmp_path / "two")], check=True, cwd=ROOT, env=_environment())
+    subprocess.run([sys.executable, str(tmp_path / "main.py"), str(tmp_path / "one")], check=True, cwd=ROOT, env=_environment())
     one, two = (json.loads((tmp_path / name / "rows.json").read_text()) for name in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)
@@ -243,9 +237,7 @@ def test_every_index_once_an_epoch_over_processes() -> None:
 
     recipe = tiny_recipe(batch_size=6, epochs=2, micro_batch=2)
     for epoch in (0, 1):
-        seen = sorted(
-            i for rank in (0, 1) for e, _, _, indices in plan(20, recipe, rank, 2, 0) if e == epoch for i in indices
-        )
+        seen = sorted(i for rank in (0, 1) for e, _, _, indices in plan(20, recipe, rank, 2, 0) if e == epoch for i in indices)
         assert len(seen) == len(set(seen)) == 18
 
 
@@ -254,3 +246,34 @@ def _environment() -> dict[str, str]:
 
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_run_with_muon_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {"optimiser": {"kind": "muon", "learning_rate": 1e-3, "rate_batch": 8}}
+    run(tmp_path / "whole", **plan)
+    run(tmp_path / "adamw")
+    original = checkpoint.save_state
+
+    def stop(*args: object) -> None:
+        original(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_state", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "halted", save_minutes=1e-9, **plan)
+    monkeypatch.setattr(checkpoint, "save_state", original)
+    run(tmp_path / "halted", resume=True, **plan)
+    _same(tmp_path / "whole/weights/last.safetensors", tmp_path / "halted/weights/last.safetensors")
+    with pytest.raises(AssertionError):  # and it is another optimiser
+        _same(tmp_path / "whole/weights/last.safetensors", tmp_path / "adamw/weights/last.safetensors")
+
+
+def test_muon_takes_the_layers_and_adamw_the_rest() -> None:
+    model = create_model("swin_nano")
+    recipe = tiny_recipe(optimiser={"kind": "muon"})
+    optimiser = make_optimiser(model, (2, 4, 2), recipe)
+    names = {id(p): n for n, p in model.named_parameters()}
+    matrices = {names[id(p)] for group in optimiser.param_groups if group["matrices"] for p in group["params"]}
+    endings = ("attn.qkv.weight", "attn.proj.weight", "mlp.fc1.weight", "mlp.fc2.weight", "downsample.reduction.weight")
+    assert matrices == {name for name in names.values() if name.endswith(endings)}
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(names)

@@ -81,9 +81,7 @@ def test_a_hostile_recipe_gets_one_sentence(case: str, tmp_path: Path, monkeypat
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize(
-    "item", ["epochs", "=3", "epochs.x=3", "epoch=3", "augment.flip=2", "epochs=[", "schedule=none"]
-)
+@pytest.mark.parametrize("item", ["epochs", "=3", "epochs.x=3", "epoch=3", "augment.flip=2", "epochs=[", "schedule=none"])
 def test_a_wrong_override_names_itself(item: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe("finetune", [item])

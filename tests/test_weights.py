@@ -228,7 +228,9 @@ def _hostile(path: Path) -> dict[str, tuple[Path, str]]:
     tensors("extra.safetensors", _small(strange__thing=torch.zeros(3)), "no place")
     tensors("missing.safetensors", _small(layers__0__blocks__1__mlp__fc2__weight=None), "missing")
     tensors("gap.safetensors", {k: v for k, v in _small().items() if ".blocks.0." not in k or "layers.1" not in k}, "")
-    tensors("odd_table.safetensors", _small(layers__0__blocks__0__attn__relative_position_bias_table=torch.zeros(50, 1)), "square")
+    tensors(
+        "odd_table.safetensors", _small(layers__0__blocks__0__attn__relative_position_bias_table=torch.zeros(50, 1)), "square"
+    )
     tensors("other.safetensors", {"conv1.weight": torch.zeros(3)}, "no known")
     tensors("moe.safetensors", {**_small(), "layers.0.x._moe_layer.w": torch.zeros(1)}, "MoE")
     tensors("mlp.safetensors", {**_small(), "layers.0.blocks.0.spatial_mlp.weight": torch.zeros(1)}, "SwinMLP")

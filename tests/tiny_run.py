@@ -49,9 +49,7 @@ class TinyWork:
         return f"tiny-{len(self)}"
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
-        image = torch.from_numpy(self.images[index]) + 0.1 * torch.from_numpy(
-            rng.standard_normal((3, 16, 16), np.float32)
-        )
+        image = torch.from_numpy(self.images[index]) + 0.1 * torch.from_numpy(rng.standard_normal((3, 16, 16), np.float32))
         return (image * float("nan") if index == self.poison else image), int(self.labels[index])
 
     def collate(self, samples: list[Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -91,9 +89,7 @@ def tiny_recipe(**changes: Any) -> Recipe:
     return parse_recipe(values | changes, "test")
 
 
-def run(
-    folder: Path, resume: bool = False, work: TinyWork | None = None, variant: Variant = VARIANT, **changes: Any
-) -> Any:
+def run(folder: Path, resume: bool = False, work: TinyWork | None = None, variant: Variant = VARIANT, **changes: Any) -> Any:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = SwinClassifier(variant)

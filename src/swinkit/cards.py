@@ -144,9 +144,7 @@ def machine() -> tuple[str, str]:
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a fixed name of Linux
-            processor = next(
-                (line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), processor
-            )
+            processor = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), processor)
     except OSError:
         pass
     hardware = f"{os.cpu_count()} cores of {processor}, {torch.get_num_threads()} used"

@@ -22,6 +22,4 @@ def need(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         missing = module.split(".")[0]
-        raise MissingExtraError(
-            f"this needs {missing}, which is not installed; run: pip install 'swinkit[{extra}]'"
-        ) from error
+        raise MissingExtraError(f"this needs {missing}, which is not installed; run: pip install 'swinkit[{extra}]'") from error

@@ -29,6 +29,4 @@ def imagenet_synsets(num_classes: int) -> tuple[str, ...]:
 
 def map_22k_to_1k() -> list[int]:
     """Return, for each ImageNet-1K class, its row in the 22K head (the authors' ``map22kto1k.txt``)."""
-    return [
-        int(item) for item in (resources.files("swinkit") / "assets" / "imagenet_map22kto1k.txt").read_text().split()
-    ]
+    return [int(item) for item in (resources.files("swinkit") / "assets" / "imagenet_map22kto1k.txt").read_text().split()]

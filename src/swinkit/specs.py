@@ -54,9 +54,7 @@ class Variant:
         if self.version not in (1, 2):
             raise ValueError(f"version must be 1 or 2, got {self.version}")
         if stages == 0 or len(self.num_heads) != stages or min(self.depths) < 1:
-            raise ValueError(
-                f"depths and num_heads need one positive entry a stage, got {self.depths} and {self.num_heads}"
-            )
+            raise ValueError(f"depths and num_heads need one positive entry a stage, got {self.depths} and {self.num_heads}")
         for name in ("embed_dim", "window_size", "patch_size", "img_size", "in_chans"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -230,9 +228,7 @@ def _checked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
             fits = isinstance(value, str)
         elif isinstance(default, tuple):
             kinds = (str,) if name == "labels" else (int, float)
-            fits = isinstance(value, tuple) and all(
-                isinstance(item, kinds) and not isinstance(item, bool) for item in value
-            )
+            fits = isinstance(value, tuple) and all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
             if fits and name in ("depths", "num_heads", "pretrained_windows", "size"):
                 fits = all(isinstance(item, int) for item in value)
         else:

@@ -11,9 +11,7 @@ from swinkit.cli.common import STDOUT, progress_bar, say, write_json
 
 def check_data(
     data: Annotated[str, typer.Argument(help="Folder, zip, zips or table of pictures.", metavar="DIR")],
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")
-    ] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")] = None,
 ) -> None:
     """Find what is wrong with a data set.
 

@@ -16,15 +16,9 @@ def evaluate(
     source: Annotated[str, typer.Argument(help="Embedded name, hub id, directory, .safetensors or .pth.")],
     data: Annotated[str, typer.Option(help="Folder, zip, zips or table of pictures.", metavar="DIR|ZIP")],
     split: Annotated[str, typer.Option(help="Part of the data set: train, val, test.")] = "val",
-    json_file: Annotated[
-        str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")
-    ] = None,
-    groups: Annotated[
-        Path | None, typer.Option(help="Table file,group: the accuracy of each group.", metavar="CSV")
-    ] = None,
-    real: Annotated[
-        Path | None, typer.Option(help="ImageNet ReaL labels: any of several is right.", metavar="JSON")
-    ] = None,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")] = None,
+    groups: Annotated[Path | None, typer.Option(help="Table file,group: the accuracy of each group.", metavar="CSV")] = None,
+    real: Annotated[Path | None, typer.Option(help="ImageNet ReaL labels: any of several is right.", metavar="JSON")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures that go through the network together.")] = 32,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
 ) -> None:
@@ -65,7 +59,5 @@ def _shown(report: dict[str, Any], preprocessing: str) -> str:
     for kind in ("groups", "per_class"):
         rows = {name: row for name, row in report.get(kind, {}).items() if row["count"]}
         if rows and (kind == "groups" or len(rows) <= MOST_CLASSES):
-            lines.append(
-                table([[name, f"{100 * row['accuracy']:.2f} %", f"{row['count']:,}"] for name, row in rows.items()])
-            )
+            lines.append(table([[name, f"{100 * row['accuracy']:.2f} %", f"{row['count']:,}"] for name, row in rows.items()]))
     return "\n".join(lines)

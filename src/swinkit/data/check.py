@@ -127,9 +127,7 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
         if data.classes != first.classes:
             differing = sorted(set(data.classes) ^ set(first.classes))
             how = f"{len(differing)} differ, first: {differing[0]!r}" if differing else "the same, in another order"
-            report.fatal.append(
-                f"{part} has other classes than {next(iter(parts))} ({how}); give both the same folders"
-            )
+            report.fatal.append(f"{part} has other classes than {next(iter(parts))} ({how}); give both the same folders")
         for name, count in report.counts[part].items():
             if part in ("train", "all") and count < 2:
                 report.fatal.append(f"{part}: class {name!r} has {count} picture; at least 2 are needed")
@@ -164,9 +162,7 @@ def _check_doubles(found: list[tuple[str, str, str, np.ndarray]], report: Report
     # A hash without a set bit is that of a flat picture: it says nothing, and all of them would be pairs.
     telling = [position for position, row in enumerate(found) if row[3].any()]
     if len(telling) > MAX_COMPARED:
-        report.warnings.append(
-            f"near duplicates were not looked for: {len(telling):,} pictures are more than {MAX_COMPARED:,}"
-        )
+        report.warnings.append(f"near duplicates were not looked for: {len(telling):,} pictures are more than {MAX_COMPARED:,}")
         telling = []
     pairs = near_pairs(np.array([found[i][3] for i in telling], dtype=np.uint8).reshape(-1, 32))
     if len(pairs) >= MAX_PAIRS:
@@ -196,9 +192,7 @@ def _check_formats(names: list[str], formats: Counter[str], report: Report) -> N
     rare = formats.get(".gif", 0)
     if 0 < rare <= 0.05 * sum(formats.values()):
         gifs = [name for name in names if name.lower().endswith(".gif")]
-        report.warnings.append(
-            f"{rare} GIF among photographs (first: {gifs[0]}); often a placeholder for a lost picture: look"
-        )
+        report.warnings.append(f"{rare} GIF among photographs (first: {gifs[0]}); often a placeholder for a lost picture: look")
 
 
 def _check_frames(rows: list[tuple[str, int, ClassificationData]], report: Report) -> None:
@@ -212,9 +206,7 @@ def _check_frames(rows: list[tuple[str, int, ClassificationData]], report: Repor
             except ImageError:  # already among the broken ones
                 continue
     if moving:
-        report.warnings.append(
-            f"{len(moving)} moving pictures (first: {moving[0]}); only the first frame of each is used"
-        )
+        report.warnings.append(f"{len(moving)} moving pictures (first: {moving[0]}); only the first frame of each is used")
 
 
 def _check_empty(path: Path, parts: dict[str, ClassificationData], report: Report) -> None:

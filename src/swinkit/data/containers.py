@@ -23,9 +23,7 @@ def is_picture(name: str) -> bool:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise DatasetError(
-        f"{shown(str(error.filename))}: cannot be listed ({error.strerror}); give yourself the right to read it"
-    )
+    raise DatasetError(f"{shown(str(error.filename))}: cannot be listed ({error.strerror}); give yourself the right to read it")
 
 
 @dataclass
@@ -107,9 +105,7 @@ class ZipSource:
         for member in self._zip().infolist():
             name = member.filename
             if name.startswith(("/", "\\")) or "\\" in name or ".." in PurePosixPath(name).parts or ":" in name[:3]:
-                raise DatasetError(
-                    f"{self.root}: member {name!r} leads out of the archive; pack it again without such names"
-                )
+                raise DatasetError(f"{self.root}: member {name!r} leads out of the archive; pack it again without such names")
             if member.is_dir():
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):

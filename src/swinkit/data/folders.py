@@ -141,15 +141,11 @@ def open_dataset(source: str | Path, split: str | None = None) -> Classification
     else:
         raise DatasetError(f"{path}: a data set is a folder, a zip or a CSV file")
     if not data.items:
-        raise DatasetError(
-            f"{text}: no picture found{f' for {split}' if split else ''}; expected <class>/<picture> below it"
-        )
+        raise DatasetError(f"{text}: no picture found{f' for {split}' if split else ''}; expected <class>/<picture> below it")
     return data
 
 
-def split_dataset(
-    data: ClassificationData, fraction: float, seed: int
-) -> tuple[ClassificationData, ClassificationData]:
+def split_dataset(data: ClassificationData, fraction: float, seed: int) -> tuple[ClassificationData, ClassificationData]:
     """Return (train, val): of each class the same share is held out, chosen by ``seed``.
 
     Raises:
@@ -199,14 +195,10 @@ def _merged(parts: list[ClassificationData], where: str) -> ClassificationData:
     for part in parts:
         if part.classes != first.classes or part.multi_label != first.multi_label:
             differing = sorted(set(part.classes) ^ set(first.classes)) or ["their order"]
-            raise DatasetError(
-                f"{where}: the parts have other classes (first: {differing[0]!r}); they must be the same"
-            )
+            raise DatasetError(f"{where}: the parts have other classes (first: {differing[0]!r}); they must be the same")
         items += [(source + len(sources), name, target) for source, name, target in part.items]
         sources += part.sources
-    return ClassificationData(
-        first.classes, items, sources, first.multi_label, sum((p.skipped for p in parts), Counter())
-    )
+    return ClassificationData(first.classes, items, sources, first.multi_label, sum((p.skipped for p in parts), Counter()))
 
 
 def _from_folder(path: Path, split: str | None) -> ClassificationData:
@@ -273,9 +265,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
         if shown(name) != name:
             raise DatasetError(f"{where}: class folder {shown(name)!r} has a name that cannot be shown; rename it")
     index = {name: number for number, name in enumerate(classes)}
-    return ClassificationData(
-        classes, [(0, name, index[parts[0]]) for name, parts in entries], [source], skipped=+skipped
-    )
+    return ClassificationData(classes, [(0, name, index[parts[0]]) for name, parts in entries], [source], skipped=+skipped)
 
 
 def _from_map(path: Path, part: str) -> ClassificationData:
@@ -299,9 +289,7 @@ def _from_map(path: Path, part: str) -> ClassificationData:
         name = name.strip().removeprefix(archive.name).removeprefix("@/")  # "train.zip@/..." is one of their spellings
         member = name if name in known else prefix + name
         if member not in known:
-            raise DatasetError(
-                f"{table}, line {number}: {name!r} is not in {archive.name}; make the list and the zip agree"
-            )
+            raise DatasetError(f"{table}, line {number}: {name!r} is not in {archive.name}; make the list and the zip agree")
         items.append((0, member, int(index)))
     count = max((int(target) for _, _, target in items), default=-1) + 1  # type: ignore[arg-type]
     if count > 100_000:
@@ -315,9 +303,7 @@ def _from_table(path: Path, split: str | None) -> ClassificationData:
     fields = list(rows[0][1])
     file = column(path, fields, ("file_name", "file", "filename", "path", "image"))
     label = column(path, fields, ("label", "labels", "class", "category"))
-    multi = label.strip().lower() == "labels" or any(
-        isinstance(row[label], list) or ";" in str(row[label]) for _, row in rows
-    )
+    multi = label.strip().lower() == "labels" or any(isinstance(row[label], list) or ";" in str(row[label]) for _, row in rows)
     wanted = _rows_of_part(path, rows, file, split)
     source = FolderSource(path.parent)
     named: list[tuple[str, list[str], bool]] = []

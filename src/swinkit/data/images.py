@@ -185,9 +185,7 @@ def _decode(data: bytes, name: str, grey: bool) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=[name for name in formats if name in Image.OPEN])
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it"
-        ) from None
+        raise ImageError(f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it") from None
     with image:
         return to_rgb(image, name, grey)
 

@@ -51,9 +51,7 @@ def column(path: Path, fields: list[str], names: tuple[str, ...]) -> str:
             if name and name.strip().lower() == wanted:
                 return name
     found = ", ".join(str(name) for name in fields[:6])
-    raise DatasetError(
-        f"{path}: has no column {names[0]!r} (found: {found}){nearest(names[0], [f for f in fields if f])}"
-    )
+    raise DatasetError(f"{path}: has no column {names[0]!r} (found: {found}){nearest(names[0], [f for f in fields if f])}")
 
 
 def read_text(path: Path) -> str:

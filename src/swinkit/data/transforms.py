@@ -51,11 +51,7 @@ def resized(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     height, width = pixels.shape[-2:]
     # The longer side follows by truncation, as in torchvision and in transformers' processors.
     scale = preprocessing.resize_to / min(height, width)
-    target = (
-        [preprocessing.resize_to, int(width * scale)]
-        if height <= width
-        else [int(height * scale), preprocessing.resize_to]
-    )
+    target = [preprocessing.resize_to, int(width * scale)] if height <= width else [int(height * scale), preprocessing.resize_to]
     if max(target) > 16384:  # a strip of thousands to one: cut the ends that the centre crop would drop anyway
         longest = int(16384 / scale)
         pixels = centred(pixels, min(height, longest), min(width, longest))
@@ -108,9 +104,7 @@ class Augmentation:
     erase: float = 0.25
 
 
-def augment(
-    image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
-) -> Tensor:
+def augment(image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator) -> Tensor:
     """Return a random view of a photo as the network's input, (C, h, w) float32."""
     top, left, height, width = _crop_box(image.height, image.width, options, rng)
     pixels = pixels_of(image.crop((left, top, left + width, top + height)))
@@ -181,9 +175,7 @@ def _solarize_add(image: Image.Image, level: float, _fill: tuple[int, ...]) -> I
 
 
 def _rotated(image: Image.Image, level: float, fill: tuple[int, ...]) -> Image.Image:
-    return image.rotate(
-        30.0 * level, resample=Image.Resampling.BICUBIC, fillcolor=fill if image.mode != "L" else fill[0]
-    )
+    return image.rotate(30.0 * level, resample=Image.Resampling.BICUBIC, fillcolor=fill if image.mode != "L" else fill[0])
 
 
 # Level is magnitude / 10, and for operations with a direction its sign is drawn at random (timm 0.4.12,
@@ -210,9 +202,7 @@ _UNSIGNED: dict[str, Operation] = {
 OPERATIONS: dict[str, Operation] = {**_UNSIGNED, **_SIGNED}
 
 
-def rand_augment(
-    image: Image.Image, options: Augmentation, fill: tuple[int, ...], rng: np.random.Generator
-) -> Image.Image:
+def rand_augment(image: Image.Image, options: Augmentation, fill: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
     """Return the picture after ``options.randaugment`` random operations, each applied with probability one half."""
     names = list(OPERATIONS)
     for choice in rng.integers(0, len(names), size=options.randaugment):

@@ -97,16 +97,11 @@ class ClassificationEvaluation:
         counts = confusion.sum(1)
         right = confusion.diagonal()
         probabilities = logits.softmax(1)
-        top = {
-            k: metrics.multiclass_accuracy(logits, targets, average="micro", top_k=k, **common)
-            for k in (1, min(5, classes))
-        }
+        top = {k: metrics.multiclass_accuracy(logits, targets, average="micro", top_k=k, **common) for k in (1, min(5, classes))}
         report: dict[str, Any] = {
             "top1": float(top[1]),
             "top5": float(top[min(5, classes)]),
-            "ece": float(
-                metrics.multiclass_calibration_error(probabilities, targets, n_bins=BINS, norm="l1", **common)
-            ),
+            "ece": float(metrics.multiclass_calibration_error(probabilities, targets, n_bins=BINS, norm="l1", **common)),
             "count": count,
             "per_class": {
                 label: {"accuracy": float(right[i] / counts[i]) if counts[i] else None, "count": int(counts[i])}
@@ -275,13 +270,9 @@ def read_real(path: Path, data: Data) -> dict[int, list[int]]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(entries, list) or not all(
-        isinstance(e, list) and all(isinstance(i, int) for i in e) for e in entries
-    ):
+    if not isinstance(entries, list) or not all(isinstance(e, list) and all(isinstance(i, int) for i in e) for e in entries):
         raise DatasetError(f"{path}: expected a list of lists of class indices")
     if len(entries) != len(data):
-        raise DatasetError(
-            f"{path}: has {len(entries)} entries for {len(data)} pictures; they must be the same pictures"
-        )
+        raise DatasetError(f"{path}: has {len(entries)} entries for {len(data)} pictures; they must be the same pictures")
     order = sorted(range(len(data)), key=lambda i: PurePosixPath(data.name(i)).name)
     return {index: entries[place] for place, index in enumerate(order)}

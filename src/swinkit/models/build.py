@@ -37,9 +37,7 @@ def create_model(
     return SwinClassifier(_changed(variant, {"in_chans": in_chans, **changes}))
 
 
-def create_backbone(
-    name: str, in_chans: int = 3, out_indices: tuple[int, ...] | None = None, **changes: Any
-) -> SwinBackbone:
+def create_backbone(name: str, in_chans: int = 3, out_indices: tuple[int, ...] | None = None, **changes: Any) -> SwinBackbone:
     """Return a new pyramid backbone with freshly initialised weights.
 
     Args:

@@ -66,9 +66,7 @@ class SimMIM(nn.Module):
 def random_mask(side: int, cell: int, patch: int, ratio: float, rng: np.random.Generator) -> np.ndarray:
     """Return a mask of tokens, (side / patch, side / patch) int64: ceil(ratio * cells) whole cells are 1."""
     if side % cell or cell % patch:
-        raise ValueError(
-            f"a picture of {side} pixels must be a multiple of the cell ({cell}), a cell of the patch ({patch})"
-        )
+        raise ValueError(f"a picture of {side} pixels must be a multiple of the cell ({cell}), a cell of the patch ({patch})")
     cells = side // cell
     mask = np.zeros(cells * cells, dtype=np.int64)
     mask[rng.permutation(cells * cells)[: math.ceil(ratio * cells * cells)]] = 1

@@ -57,7 +57,7 @@ class WindowAttentionV1(nn.Module):
     def init_weights(self) -> None:
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def bias(self, window: tuple[int, int]) -> Tensor:
+    def bias(self, window: int) -> Tensor:
         """Return the position bias (heads, T, T) for a window not larger than the table's."""
         table = self.relative_position_bias_table
         index = windows.table("bias", window, self.table_side, device=table.device)
@@ -93,7 +93,7 @@ class WindowAttentionV2(nn.Module):
         nn.init.zeros_(self.q_bias)
         nn.init.zeros_(self.v_bias)
 
-    def bias(self, window: tuple[int, int]) -> Tensor:
+    def bias(self, window: int) -> Tensor:
         """Return the position bias (heads, T, T) for a window not larger than the stage's."""
         device, dtype = self.q_bias.device, self.q_bias.dtype
         coordinates = windows.table("coordinates", self.window, self.reference, device=device)
@@ -139,9 +139,7 @@ class Block(nn.Module):
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim)
         self.attn = (
-            WindowAttentionV2(dim, window, num_heads, reference)
-            if self.post_norm
-            else WindowAttentionV1(dim, window, num_heads)
+            WindowAttentionV2(dim, window, num_heads, reference) if self.post_norm else WindowAttentionV1(dim, window, num_heads)
         )
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * variant.mlp_ratio))
@@ -159,25 +157,20 @@ class Block(nn.Module):
         side, shift = self.window, self.window // 2 if self.shifted else 0
         if not dense and min(height, width) <= side:
             side, shift = min(height, width), 0
-        x = _pad_to_multiple(x, side, side, channels_last=True)
-        padded_height, padded_width = x.shape[1:3]
-        tokens = side * side
+        index, inverse = (windows.table(name, height, width, side, shift, device=x.device) for name in ("index", "inverse"))
+        x = windows.rearrange(x.reshape(batch, height * width, channels), index, inverse)
+        x = x.reshape(-1, side * side, channels)  # (B*N, T, C)
 
-        x = x.reshape(batch, padded_height * padded_width, channels)
-        place = (padded_height, padded_width, (side, side), (shift, shift))
-        index, inverse = (windows.table(name, *place, device=x.device) for name in ("index", "inverse"))
-        x = windows.rearrange(x, index, inverse).reshape(-1, tokens, channels)  # (B*N, T, C)
-
-        bias = self.attn.bias((side, side))[None]  # (1, heads, T, T)
+        bias = self.attn.bias(side)[None]  # (1, heads, T, T)
         if shift:
-            masks = windows.table("masks", (side, side), (shift, shift), device=x.device)
-            pattern = windows.table("patterns", padded_height // side, padded_width // side, device=x.device)
+            masks = windows.table("masks", side, shift, device=x.device)
+            pattern = windows.table("patterns", windows.whole(height, side), windows.whole(width, side), device=x.device)
             bias = (bias + masks[:, None].to(bias.dtype))[pattern]  # (N, heads, T, T)
             bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
         x = self.attn(x, bias)
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
-        return x.view(batch, padded_height, padded_width, channels)[:, :height, :width]
+        return x.reshape(batch, height, width, channels)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: drop the branch of whole samples, scale the others (arXiv 1603.09382)."""
@@ -359,8 +352,7 @@ def _pad_to_multiple(x: Tensor, rows: int, columns: int, channels_last: bool) ->
     """Pad zeros right and bottom until height and width are multiples of ``rows`` and ``columns``."""
     height, width = (x.shape[1], x.shape[2]) if channels_last else (x.shape[2], x.shape[3])
     bottom, right = -height % rows, -width % columns
-    exporting = torch.compiler.is_compiling() and not (isinstance(bottom, int) and isinstance(right, int))
-    if not exporting and bottom == 0 and right == 0:
+    if windows.known(bottom == 0) and windows.known(right == 0):
         return x
     return F.pad(x, (0, 0, 0, right, 0, bottom) if channels_last else (0, right, 0, bottom))
 

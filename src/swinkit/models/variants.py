@@ -190,9 +190,7 @@ RELEASES: dict[str, Release] = {
 }
 
 VARIANTS: dict[str, Variant] = {name: release.variant for name, release in RELEASES.items()}
-_SPELLINGS: dict[str, str] = {
-    spelling: name for name, release in RELEASES.items() for spelling in (name, *release.aliases)
-}
+_SPELLINGS: dict[str, str] = {spelling: name for name, release in RELEASES.items() for spelling in (name, *release.aliases)}
 
 
 def resolve(name: str) -> tuple[str, Variant]:
@@ -243,9 +241,7 @@ def count_macs(variant: Variant) -> int:
     for stage, dim in enumerate(variant.channels):
         tokens, window = side * side, variant.stage_windows[stage]
         attention = 4 * tokens * dim * dim + 2 * tokens * window**2 * dim
-        total += variant.depths[stage] * (
-            attention + int(2 * tokens * dim * dim * variant.mlp_ratio) + 2 * dim * tokens
-        )
+        total += variant.depths[stage] * (attention + int(2 * tokens * dim * dim * variant.mlp_ratio) + 2 * dim * tokens)
         if stage < len(variant.depths) - 1:
             total += tokens * dim // variant.version + (tokens // 4) * 8 * dim * dim
             side //= 2

@@ -18,30 +18,41 @@ from torch.nn import functional as F
 MASKED = -100.0  # the original code's finite mask; released weights were trained with it
 
 
-def window_index(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """Return where the tokens of every window sit in the row-major map, after a cyclic shift.
+def window_index(height: int, width: int, window: int, shift: int) -> Tensor:
+    """Return which token of the row-major map every place of every window takes.
+
+    The map is padded right and bottom to whole windows, rolled up and left by ``shift`` and cut, all as one gather.
 
     Args:
-        height, width: size of the map in tokens, multiples of the window.
-        window: (rows, columns) of a window.
-        shift: rows and columns the map is rolled up and left by before it is cut.
+        height, width: size of the map in tokens.
+        window: side of a window.
+        shift: rows and columns the padded map is rolled by.
 
     Returns:
-        (height * width,) int64: place k holds the map position of token k in window order
-        (windows row-major, tokens row-major inside).
+        (N * T,) int64 for N windows of T = window**2 places, windows row-major, places row-major inside; padding
+        has the index height * width, one past the last token.
     """
-    rows = (torch.arange(height) + shift[0]) % height
-    columns = (torch.arange(width) + shift[1]) % width
-    positions = rows[:, None] * width + columns[None, :]  # (H, W)
-    grid = positions.view(height // window[0], window[0], width // window[1], window[1])
-    return grid.permute(0, 2, 1, 3).reshape(-1)
+    rows_of_windows, columns_of_windows = whole(height, window), whole(width, window)
+    rows = (torch.arange(rows_of_windows * window) + shift) % (rows_of_windows * window)
+    columns = (torch.arange(columns_of_windows * window) + shift) % (columns_of_windows * window)
+    rows, columns = rows.view(-1, 1, window, 1), columns.view(1, -1, 1, window)  # (rows of windows, 1, window, 1), ...
+    inside = (rows < height) & (columns < width)
+    return torch.where(inside, rows * width + columns, height * width).reshape(-1)
 
 
-def inverse_index(index: Tensor) -> Tensor:
-    """Return the permutation that undoes ``index``."""
-    inverse = torch.empty_like(index)
-    inverse[index] = torch.arange(index.numel(), device=index.device)
-    return inverse
+def inverse_index(height: int, width: int, window: int, shift: int) -> Tensor:
+    """Return the place in window order of every token of the map: (height * width,) int64, ``window_index`` undone."""
+    rows_of_windows, columns_of_windows = whole(height, window), whole(width, window)
+    rows = (torch.arange(height) - shift) % (rows_of_windows * window)
+    columns = (torch.arange(width) - shift) % (columns_of_windows * window)
+    of_row = rows // window * (columns_of_windows * window * window) + rows % window * window
+    of_column = columns // window * (window * window) + columns % window
+    return (of_row[:, None] + of_column[None, :]).reshape(-1)
+
+
+def whole(size: int, window: int) -> int:
+    """Return how many windows cover ``size`` tokens."""
+    return (size + window - 1) // window
 
 
 def window_patterns(rows: int, columns: int) -> Tensor:
@@ -55,7 +66,7 @@ def window_patterns(rows: int, columns: int) -> Tensor:
     return (2 * bottom[:, None] + right[None, :]).reshape(-1)
 
 
-def mask_patterns(window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+def mask_patterns(window: int, shift: int) -> Tensor:
     """Return the four masks of shifted windows.
 
     A cyclic shift brings tokens together that are no neighbours, but only in the last row and the last column
@@ -64,33 +75,28 @@ def mask_patterns(window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
     Returns:
         (4, T, T) float, T tokens of a window: 0 where two tokens may see each other, else -100.
     """
-    row_side = (torch.arange(window[0]) >= window[0] - shift[0]).long()
-    column_side = (torch.arange(window[1]) >= window[1] - shift[1]).long()
+    side = (torch.arange(window) >= window - shift).long()
     masks = []
     for bottom, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        region = (2 * bottom * row_side[:, None] + right * column_side[None, :]).reshape(-1)  # (T,)
+        region = (2 * bottom * side[:, None] + right * side[None, :]).reshape(-1)  # (T,)
         masks.append((region[:, None] != region[None, :]).float() * MASKED)
     return torch.stack(masks)
 
 
-def bias_index(window: tuple[int, int], table_side: int) -> Tensor:
+def bias_index(window: int, table_side: int) -> Tensor:
     """Return the row of the bias table for every pair of tokens in a window.
 
     Args:
-        window: (rows, columns), not larger than the window the table was made for.
+        window: side, not larger than the window the table was made for.
         table_side: 2W - 1 for a table of window W; a smaller window uses the table's middle.
 
     Returns:
         (T, T) int64, first index the query. Row (dh + W - 1) * (2W - 1) + dw + W - 1 for a query dh rows
         below and dw columns right of the key.
     """
-    middle = (table_side - 1) // 2
-    rows = torch.arange(window[0])
-    columns = torch.arange(window[1])
-    dh = (rows[:, None] - rows[None, :] + middle)[:, None, :, None]  # (h, 1, h, 1)
-    dw = (columns[:, None] - columns[None, :] + middle)[None, :, None, :]  # (1, w, 1, w)
-    tokens = window[0] * window[1]
-    return (dh * table_side + dw).reshape(tokens, tokens)
+    offsets = torch.arange(window)[:, None] - torch.arange(window)[None, :] + (table_side - 1) // 2
+    rows = offsets[:, None, :, None] * table_side + offsets[None, :, None, :]
+    return rows.reshape(window * window, window * window)
 
 
 def relative_coordinates(window: int, reference: int) -> Tensor:
@@ -132,11 +138,11 @@ def resize_bias_table(table: Tensor, window: int) -> Tensor:
 
 
 class _Rearrange(torch.autograd.Function):
-    """Token rows in another order; the gradient is a gather as well, far quicker than the scatter of indexing."""
+    """A gather whose gradient is a gather as well, far quicker than the scatter of indexing."""
 
     @staticmethod
-    def forward(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-        return tokens.index_select(1, index)
+    def forward(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # noqa: ARG004 - for backward
+        return _gather(tokens, index)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004 - autograd's own
@@ -144,14 +150,33 @@ class _Rearrange(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient.index_select(1, ctx.saved_tensors[0]), None, None
+        return _gather(gradient, ctx.saved_tensors[0]), None, None
+
+
+def _gather(tokens: Tensor, index: Tensor) -> Tensor:
+    """Take tokens; an index one past the last is a zero token (padding)."""
+    if not known(index.shape[0] <= tokens.shape[1]):
+        tokens = F.pad(tokens, (0, 0, 0, 1))
+    return tokens.index_select(1, index)
 
 
 def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-    """Return (B, L, C) tokens in the order of ``index``, whose inverse permutation is ``inverse``."""
+    """Return (B, len(index), C): the tokens (B, L, C) in the order of ``index``, zeros where it says L.
+
+    ``inverse`` leads back, for the gradient.
+    """
     if torch.compiler.is_compiling() or not tokens.requires_grad:
-        return tokens.index_select(1, index)
+        return _gather(tokens, index)
     return _Rearrange.apply(tokens, index, inverse)
+
+
+def known(condition: bool | torch.SymBool) -> bool:
+    """Return whether a condition on sizes holds, without tying an exported graph's free sizes to it."""
+    if isinstance(condition, bool):
+        return condition
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return statically_known_true(condition)
 
 
 @functools.lru_cache(maxsize=256)
@@ -161,13 +186,9 @@ def _cached(function: str, args: tuple, device: str) -> Tensor:
         return _FUNCTIONS[function](*args).to(device)
 
 
-def _inverse_window_index(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    return inverse_index(window_index(height, width, window, shift))
-
-
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "index": window_index,
-    "inverse": _inverse_window_index,
+    "inverse": inverse_index,
     "patterns": window_patterns,
     "masks": mask_patterns,
     "bias": bias_index,

@@ -27,7 +27,7 @@ from swinkit.training.log import announce
 from swinkit.training.recipe import Recipe, load_recipe, parse_recipe, recipe_yaml
 
 
-def _classifier(recipe: Recipe, spec: ModelSpec) -> nn.Module:
+def _classifier(_recipe: Recipe, spec: ModelSpec) -> nn.Module:
     return SwinClassifier(spec.variant)
 
 
@@ -151,9 +151,7 @@ def _open(data: str, plan: Recipe) -> tuple[ClassificationData, ClassificationDa
             return split_dataset(train_data, plan.data.val_fraction, plan.seed)
     if val_data.classes != train_data.classes:
         differing = sorted(set(train_data.classes) ^ set(val_data.classes))
-        raise DatasetError(
-            f"{data}: train and val have other classes (first: {differing[0]!r}); give both the same folders"
-        )
+        raise DatasetError(f"{data}: train and val have other classes (first: {differing[0]!r}); give both the same folders")
     return train_data, val_data
 
 
@@ -235,7 +233,9 @@ def _card(
     """Return the model card of a finished run."""
     hardware, software = machine()
     best = next((row for row in progress.rows if row["epoch"] == progress.best_epoch), progress.rows[-1])
-    metrics: dict[str, float] = {name: best[name] for name in ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro") if name in best}
+    metrics: dict[str, float] = {
+        name: best[name] for name in ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro") if name in best
+    }
     weights_file = folder / runs.BEST
     kind = "classes: " + ", ".join(spec.labels[:20]) + (" ..." if len(spec.labels) > 20 else "")
     return run_card(

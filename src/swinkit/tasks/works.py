@@ -38,9 +38,7 @@ class ClassifyWork:
     def __init__(self, recipe: Recipe, spec: ModelSpec, train: ClassificationData, val: ClassificationData) -> None:
         self.recipe, self.spec, self.train, self.val = recipe, spec, train, val
         self.main_metric = "mAP" if spec.multi_label else "top1"
-        self.options = Augmentation(
-            **{name: getattr(recipe.augment, name) for name in Augmentation.__dataclass_fields__}
-        )
+        self.options = Augmentation(**{name: getattr(recipe.augment, name) for name in Augmentation.__dataclass_fields__})
         self.class_weights = _balanced(train, spec) if recipe.class_weights == "balanced" else None
 
     def __len__(self) -> int:
@@ -85,7 +83,7 @@ class ClassifyWork:
             precision=torch.bfloat16 if self.recipe.precision == "bf16" and device.type == "cuda" else None,
         )
 
-    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
+    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:  # noqa: ARG002 - the protocol's
         labels = self.spec.labels
         if batch is not None:
             captions = [_caption(row, labels) for row in batch["targets"]]
@@ -128,8 +126,7 @@ class SimMimWork(ClassifyWork):
                 indices = range(start, min(start + size, len(self.val)))
                 rngs = [np.random.default_rng([self.recipe.seed, i, 4]) for i in indices]
                 images = [
-                    augment(self.val.read(i), self.spec.preprocessing, still, r)
-                    for i, r in zip(indices, rngs, strict=True)
+                    augment(self.val.read(i), self.spec.preprocessing, still, r) for i, r in zip(indices, rngs, strict=True)
                 ]
                 batch = self.collate([(image, 0) for image in images], rngs[0])
                 loss = model(batch["images"].to(device), batch["mask"].to(device))
@@ -142,7 +139,7 @@ class SimMimWork(ClassifyWork):
         kept.pop("mask_token")
         super().save(path, kept, progress)
 
-    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
+    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:  # noqa: ARG002 - the protocol's
         if batch is not None:
             patch = self.spec.variant.patch_size
             hidden = batch["mask"].repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None]

@@ -25,8 +25,9 @@ from swinkit.errors import RunError
 from swinkit.extras import need
 from swinkit.training import checkpoint, runs
 from swinkit.training.log import Log
+from swinkit.training.optimiser import make_optimiser
 from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe
-from swinkit.training.schedule import parameter_groups, rate_at
+from swinkit.training.schedule import rate_at
 
 MOST_SKIPPED_IN_A_ROW = 20
 Batch = dict[str, Any]
@@ -37,21 +38,29 @@ class Work(Protocol):
 
     main_metric: str
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of training samples."""
 
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Return what tells this data from other data: a resumed run must find the same."""
 
-    def sample(self, index: int, rng: np.random.Generator) -> Any: ...
+    def sample(self, index: int, rng: np.random.Generator) -> Any:
+        """Return one augmented sample; all chance comes from ``rng``."""
 
-    def collate(self, samples: list[Any], rng: np.random.Generator) -> Batch: ...
+    def collate(self, samples: list[Any], rng: np.random.Generator) -> Batch:
+        """Return a batch: ``images`` (B, C, H, W) and whatever ``losses`` needs."""
 
-    def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]: ...
+    def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
+        """Return named scalars; the loop goes down their sum."""
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]: ...
+    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
+        """Return the report on the validation part, ``main_metric`` (larger is better) among its numbers."""
 
-    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None: ...
+    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
+        """Draw the first batch or a report into the run's folder."""
 
-    def save(self, path: Path, tensors: dict[str, Tensor], progress: checkpoint.Progress) -> None: ...
+    def save(self, path: Path, tensors: dict[str, Tensor], progress: checkpoint.Progress) -> None:
+        """Write weights and what belongs to them, whole or not at all."""
 
 
 class _Batches(Dataset):
@@ -71,9 +80,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, 2]).permutation(count)
 
 
-def plan(
-    count: int, recipe: Recipe, rank: int, world: int, first_step: int
-) -> Iterator[tuple[int, int, int, list[int]]]:
+def plan(count: int, recipe: Recipe, rank: int, world: int, first_step: int) -> Iterator[tuple[int, int, int, list[int]]]:
     """Yield the micro-batches of one process from ``first_step`` on: (epoch, step, number, indices).
 
     A step's images are cut evenly over the processes; an epoch's last incomplete batch is left out (a data set
@@ -118,10 +125,7 @@ def train(
         RunError: nothing to resume, other data or recipe than before, too many non-finite steps, out of memory.
     """
     accelerator = _accelerator(recipe)
-    optimiser = torch.optim.AdamW(
-        parameter_groups(model, depths, recipe), lr=1e-8, betas=recipe.optimiser.betas, eps=recipe.optimiser.eps
-    )
-    wrapped, optimiser = accelerator.prepare(model, optimiser)
+    wrapped, optimiser = accelerator.prepare(model, make_optimiser(model, depths, recipe))
     plain = accelerator.unwrap_model(wrapped)
     stepped = torch.compile(wrapped) if recipe.compile else wrapped
     ema = {n: v.detach().clone() for n, v in plain.state_dict().items()} if recipe.ema_decay else None
@@ -178,8 +182,7 @@ def _sizes(work: Work, recipe: Recipe, accelerator: Any) -> tuple[int, int]:
     batch_size = min(recipe.batch_size, len(work))
     if batch_size % accelerator.num_processes:
         raise RunError(
-            f"a batch of {batch_size} images cannot be cut evenly over {accelerator.num_processes} processes; "
-            "choose a multiple"
+            f"a batch of {batch_size} images cannot be cut evenly over {accelerator.num_processes} processes; choose a multiple"
         )
     return batch_size, len(work) // batch_size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,19 +23,16 @@ class Network(_Section):
     img_size: int | None = Field(None, ge=8, le=4096, description="side of the input in pixels")
     min_img_size: int = Field(0, ge=0, le=4096, description="the checkpoint's img_size, but at least this")
     window_size: int | None = Field(None, ge=1, le=256)
-    pretrained_windows: tuple[int, ...] | None = Field(
-        None, description="V2: windows of the pre-training, a stage each"
-    )
+    pretrained_windows: tuple[int, ...] | None = Field(None, description="V2: windows of the pre-training, a stage each")
     drop_path: float | None = Field(None, ge=0, lt=1)
     freeze_stages: int = Field(0, ge=0, le=4, description="patch embedding and this many stages stay as they are")
-    activation_checkpointing: bool = Field(
-        False, description="recompute activations: about 30 % slower, far less memory"
-    )
+    activation_checkpointing: bool = Field(False, description="recompute activations: about 30 % slower, far less memory")
 
 
 class Optimiser(_Section):
-    """AdamW. The rate is multiplied by batch_size / rate_batch; above 0.01 AdamW on a transformer diverges."""
+    """The rate is multiplied by batch_size / rate_batch; above 0.01 AdamW on a transformer diverges."""
 
+    kind: Literal["adamw", "muon"] = Field("adamw", description="muon: on the linear layers, AdamW on the rest")
     learning_rate: float = Field(5e-4, gt=0, le=0.01)
     rate_batch: int = Field(512, ge=1, description="batch size the learning rates are given for")
     weight_decay: float = Field(0.05, ge=0, le=1)
@@ -52,9 +50,7 @@ class Schedule(_Section):
     warmup_epochs: float = Field(20, ge=0)
     warmup_rate: float = Field(5e-7, ge=0, description="rate of the first step, for rate_batch images")
     minimum_rate: float = Field(5e-6, ge=0, description="rate of the last step, for rate_batch images")
-    milestones: tuple[float, ...] = Field(
-        (), description="multistep: epochs after which the rate is multiplied by gamma"
-    )
+    milestones: tuple[float, ...] = Field((), description="multistep: epochs after which the rate is multiplied by gamma")
     gamma: float = Field(0.1, gt=0, le=1)
 
 
@@ -80,9 +76,7 @@ class Masking(_Section):
 
     cell: int = Field(32, ge=1, description="side of a hidden cell in pixels")
     ratio: float = Field(0.6, gt=0, lt=1)
-    normalise_targets: int = Field(
-        0, ge=0, description="side of the window targets are normalised in; 0 = plain pixels"
-    )
+    normalise_targets: int = Field(0, ge=0, description="side of the window targets are normalised in; 0 = plain pixels")
 
 
 class Data(_Section):
@@ -98,9 +92,7 @@ class Test(_Section):
     """How pictures are prepared for evaluation, and from then on. None takes the checkpoint's or the recipe's size."""
 
     resize: Literal["squash", "shorter"] | None = None
-    resize_to: int | None = Field(
-        None, ge=1, description="shorter: length of the shorter side; default 256/224 of the size"
-    )
+    resize_to: int | None = Field(None, ge=1, description="shorter: length of the shorter side; default 256/224 of the size")
 
 
 class Recipe(_Section):
@@ -143,9 +135,7 @@ class Recipe(_Section):
         if not 0 < low <= high:
             raise ValueError(f"augment.crop_ratio must be rising and positive, got {self.augment.crop_ratio}")
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.kind != "constant":
-            raise ValueError(
-                f"schedule.warmup_epochs ({self.schedule.warmup_epochs:g}) must be less than epochs ({self.epochs})"
-            )
+            raise ValueError(f"schedule.warmup_epochs ({self.schedule.warmup_epochs:g}) must be less than epochs ({self.epochs})")
         return self
 
 
@@ -159,9 +149,7 @@ def recipe_names() -> dict[str, str]:
     names = {}
     for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if item.name.endswith(".yaml"):
-            names[item.name.removesuffix(".yaml")] = (
-                item.read_text(encoding="utf-8").split("\n")[0].lstrip("# ").strip()
-            )
+            names[item.name.removesuffix(".yaml")] = item.read_text(encoding="utf-8").split("\n")[0].lstrip("# ").strip()
     return names
 
 
@@ -209,14 +197,10 @@ def recipe_yaml(recipe: Recipe) -> str:
 def _read(source: str) -> tuple[str, str]:
     names = recipe_names()
     if source in names:
-        return f"recipe {source}", (resources.files("swinkit") / "recipes" / f"{source}.yaml").read_text(
-            encoding="utf-8"
-        )
+        return f"recipe {source}", (resources.files("swinkit") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
     path = Path(source)
     if not path.is_file():
-        raise RecipeError(
-            f"there is no recipe or file {source!r}{nearest(source, names)}; 'swinkit recipes' lists them"
-        )
+        raise RecipeError(f"there is no recipe or file {source!r}{nearest(source, names)}; 'swinkit recipes' lists them")
     if path.stat().st_size > 1_000_000:
         raise RecipeError(f"{path}: {path.stat().st_size:,} bytes are too many for a recipe; give a YAML file")
     try:
@@ -240,10 +224,8 @@ def _override(data: dict[str, Any], item: str) -> None:
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {item}: the value is not YAML; quote it") from error
     if isinstance(table[name], str):  # YAML 1.1 reads 1e-4 as text
-        try:
+        with contextlib.suppress(ValueError):
             table[name] = float(table[name])
-        except ValueError:
-            pass
 
 
 def _sentence(error: ValidationError) -> str:

@@ -74,9 +74,7 @@ def draw_batch(path: Path, images: Tensor, captions: list[str], preprocessing: P
     pyplot = _pyplot()
     count = min(32, images.shape[0])
     columns = 8
-    figure, axes = pyplot.subplots(
-        -(-count // columns), columns, figsize=(12, 1.8 * -(-count // columns)), squeeze=False
-    )
+    figure, axes = pyplot.subplots(-(-count // columns), columns, figsize=(12, 1.8 * -(-count // columns)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)

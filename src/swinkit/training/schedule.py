@@ -17,9 +17,7 @@ def rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -
     spans the steps after the warm-up.
     """
     plan, scale = recipe.schedule, recipe.batch_size / recipe.optimiser.rate_batch
-    base, first, last = (
-        value * scale for value in (recipe.optimiser.learning_rate, plan.warmup_rate, plan.minimum_rate)
-    )
+    base, first, last = (value * scale for value in (recipe.optimiser.learning_rate, plan.warmup_rate, plan.minimum_rate))
     position = max(step - 1, 0)
     warmup = int(plan.warmup_epochs * steps_per_epoch)
     if position < warmup:
@@ -47,6 +45,11 @@ def decays(name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
     return not any(word in name for word in free)
 
 
+def _inner_matrix(name: str, parameter: nn.Parameter) -> bool:
+    inside = name.startswith(("layers.", "encoder.layers.", "backbone.layers."))
+    return inside and parameter.ndim == 2 and not any(word in name for word in _POSITIONS)
+
+
 def layer_id(name: str, depths: tuple[int, ...]) -> int:
     """Return the layer a parameter belongs to: 0 for the embedding, then one a block, heads on top.
 
@@ -63,17 +66,21 @@ def layer_id(name: str, depths: tuple[int, ...]) -> int:
 
 
 def parameter_groups(model: nn.Module, depths: tuple[int, ...], recipe: Recipe) -> list[dict]:
-    """Return optimiser groups with ``weight_decay`` and ``rate_scale``; frozen parameters are left out."""
-    groups: dict[tuple[bool, float], dict] = {}
+    """Return optimiser groups with ``weight_decay``, ``rate_scale`` and ``matrices``; frozen parameters are left out.
+
+    ``matrices`` marks the linear layers inside the network, which Muon orthogonalises: not embeddings, heads,
+    position tables.
+    """
+    groups: dict[tuple[bool, float, bool], dict] = {}
     top = sum(depths) + 1
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decay = decays(name, parameter, recipe)
         scale = recipe.optimiser.layer_decay ** (top - layer_id(name, depths))
-        group = groups.setdefault(
-            (decay, scale),
-            {"params": [], "weight_decay": recipe.optimiser.weight_decay if decay else 0.0, "rate_scale": scale},
-        )
+        matrices = recipe.optimiser.kind == "muon" and _inner_matrix(name, parameter)
+        rules = {"rate_scale": scale, "matrices": matrices}
+        rules["weight_decay"] = recipe.optimiser.weight_decay if decay else 0.0
+        group = groups.setdefault((decay, scale, matrices), {"params": [], **rules})
         group["params"].append(parameter)
     return list(groups.values())

@@ -55,9 +55,7 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
                 "build the variant the weights were made for"
             )
         if not value.is_floating_point():
-            raise CheckpointError(
-                f"{key} holds {value.dtype}, not floating point numbers; quantised weights are not read"
-            )
+            raise CheckpointError(f"{key} holds {value.dtype}, not floating point numbers; quantised weights are not read")
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in given.items()})
     if variant is not None and isinstance(model, Swin):
         _keep_coordinates(model, variant, notes)
@@ -66,9 +64,7 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
     return "; ".join([said, *notes])
 
 
-def _set_aside(
-    model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]
-) -> int:
+def _set_aside(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]) -> int:
     """Remove what this kind of network does not have, fill in what only it has; return the number filled in."""
     made = 0
     dropped = []
@@ -96,9 +92,7 @@ def _set_aside(
             given[key] = wanted[key]
             made += 1
     if made:
-        notes.append(
-            f"{made} tensors start anew ({', '.join(sorted({k.rsplit('.', 1)[0] for k in allowed if k in given}))})"
-        )
+        notes.append(f"{made} tensors start anew ({', '.join(sorted({k.rsplit('.', 1)[0] for k in allowed if k in given}))})")
     return made
 
 
@@ -111,9 +105,7 @@ def _fit_head(given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, n
         return
     if head == "exact":
         if old:
-            raise ShapesDiffer(
-                f"the weights have {old} classes, the network {classes}; build it with num_classes={old}"
-            )
+            raise ShapesDiffer(f"the weights have {old} classes, the network {classes}; build it with num_classes={old}")
         return
     if head == "22k" and (old, classes) == (21841, 1000):
         rows = map_22k_to_1k()

@@ -168,9 +168,7 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
             hints = None
     variant, notes = infer_variant(neutral, name, hints)
     if described is not None and neutral.version == 1 and described.variant.window_size != variant.window_size:
-        notes.append(
-            f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}"
-        )
+        notes.append(f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}")
     _refuse_incomplete(neutral, variant)
     notes += [f"left aside: {count} tensors under {word!r}" for word, count in sorted(neutral.aside.items())]
     if described is None:
@@ -181,9 +179,7 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
             notes.append(f"no class names are known for {variant.num_classes} classes")
     else:
         if described.labels and variant.num_classes and len(described.labels) != variant.num_classes:
-            raise CheckpointError(
-                f"{len(described.labels)} class names for {variant.num_classes} classes; mend the description"
-            )
+            raise CheckpointError(f"{len(described.labels)} class names for {variant.num_classes} classes; mend the description")
         spec = described.changed(variant=variant, name=name)
     return Checkpoint(neutral.tensors, spec, neutral.dialect, notes, str(path))
 
@@ -194,9 +190,7 @@ def _refuse_incomplete(neutral: Neutral, variant: Variant) -> None:
         wanted = {name for name in SwinClassifier(variant).state_dict() if name.startswith(("patch_embed.", "layers."))}
     missing = sorted(wanted - set(neutral.tensors))
     if missing:
-        raise KeysLeftOver(
-            f"{len(missing)} tensors of the network are missing (first: {missing[0]}); download it again"
-        )
+        raise KeysLeftOver(f"{len(missing)} tensors of the network are missing (first: {missing[0]}); download it again")
 
 
 def _count(neutral: Neutral) -> tuple[int, ...]:
@@ -295,9 +289,7 @@ def hf_preprocessing(config: dict[str, Any], img_size: int) -> Preprocessing:
     kinds = {2: "bilinear", 3: "bicubic"}
     interpolation = kinds.get(config.get("resample", 3))
     if interpolation is None:
-        raise CheckpointError(
-            f"preprocessor_config.json: resample {config.get('resample')!r} is not bilinear (2) or bicubic (3)"
-        )
+        raise CheckpointError(f"preprocessor_config.json: resample {config.get('resample')!r} is not bilinear (2) or bicubic (3)")
     normal: dict[str, Any] = {"interpolation": interpolation}
     for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
         if isinstance(config.get(theirs), list):
@@ -305,9 +297,7 @@ def hf_preprocessing(config: dict[str, Any], img_size: int) -> Preprocessing:
     if isinstance(size, dict) and "shortest_edge" in size:
         edge = int(size["shortest_edge"])
         if config.get("do_center_crop") and crop is not None:
-            height, width = (
-                (int(crop["height"]), int(crop["width"])) if isinstance(crop, dict) else (int(crop), int(crop))
-            )
+            height, width = (int(crop["height"]), int(crop["width"])) if isinstance(crop, dict) else (int(crop), int(crop))
         else:
             height = width = edge
         return Preprocessing((height, width), "shorter", edge, **normal)

@@ -47,7 +47,7 @@ def recognise(keys: set[str]) -> tuple[str, str]:
     for word, reason in refusals.items():
         if any(word in key for key in keys):
             raise UnknownDialect(f"the checkpoint {reason}; use a Swin V1 or V2")
-    for prefix in ("", "swin.", "swinv2.", "backbone.swin.", "backbone."):
+    for prefix in ("", "swin.", "swinv2.", "backbone.swin.", "backbone.swinv2.", "backbone."):
         if prefix + "embeddings.patch_embeddings.projection.weight" in keys:
             return "hf", prefix
     if "features.0.0.weight" in keys and any(key.startswith("features.1.0.attn.") for key in keys):
@@ -63,9 +63,7 @@ def recognise(keys: set[str]) -> tuple[str, str]:
             return "timm", prefix
         return "official", prefix
     listed = ", ".join(sorted(keys)[:3])
-    raise UnknownDialect(
-        f"{len(keys)} keys belong to no known Swin code base (first: {listed}); known are {', '.join(DIALECTS)}"
-    )
+    raise UnknownDialect(f"{len(keys)} keys belong to no known Swin code base (first: {listed}); known are {', '.join(DIALECTS)}")
 
 
 def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
@@ -77,9 +75,7 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
     """
     name, prefix = recognise(set(tensors))
     dialect = DIALECTS[name]
-    version = (
-        2 if any(re.search(r"logit_scale|cpb_mlp|rpe_mlp|continuous_position_bias_mlp", key) for key in tensors) else 1
-    )
+    version = 2 if any(re.search(r"logit_scale|cpb_mlp|rpe_mlp|continuous_position_bias_mlp", key) for key in tensors) else 1
     neutral = Neutral({}, name, version)
     groups: dict[tuple[int, tuple], dict[int, tuple[str, Tensor]]] = {}
     unknown = []
@@ -108,9 +104,7 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
         row = dialect.rows[version][number]
         if len(members) != len(row.theirs):
             present = next(iter(members.values()))[0]
-            raise KeysLeftOver(
-                f"{present} stands alone: {len(row.theirs)} tensors belong together there; the file is incomplete"
-            )
+            raise KeysLeftOver(f"{present} stands alone: {len(row.theirs)} tensors belong together there; the file is incomplete")
         ours = OPERATIONS[row.operation][0]([members[place][1] for place in range(len(row.theirs))])
         for pattern, value in zip(row.ours, ours, strict=True):
             neutral.tensors[_fill(pattern, dict(solved))] = value
@@ -144,19 +138,19 @@ def from_neutral(tensors: dict[str, Tensor], dialect_name: str, version: int, pr
                 raise KeysLeftOver(f"{key} has no partner {missing[0]}; the checkpoint is incomplete")
             packed = OPERATIONS[row.operation][1]([left.pop(name) for name in names])
             for pattern, value in zip(row.theirs, packed, strict=True):
-                outer = (
-                    "" if pattern.startswith(("classifier.", "head.")) and prefix in ("swin.", "swinv2.") else prefix
-                )
+                outer = "" if pattern.startswith(("classifier.", "head.")) and prefix in ("swin.", "swinv2.") else prefix
                 result[outer + _fill(pattern, indices)] = value
     if left:
-        raise KeysLeftOver(f"{dialect_name} has no name for {len(left)} tensors (first: {sorted(left)[0]})")
+        raise KeysLeftOver(f"{dialect_name} has no name for {len(left)} tensors (first: {min(left)})")
     return result
 
 
 def _inner(key: str, prefix: str, dialect: str) -> str | None:
     """Return the key inside the network, or None for another part of the file."""
-    if dialect == "hf" and prefix in ("swin.", "swinv2.") and key.startswith("classifier."):
-        return key
+    if dialect == "hf" and prefix.endswith(("swin.", "swinv2.")):
+        beside = key.removeprefix(prefix.removesuffix("swin.").removesuffix("swinv2."))
+        if beside.startswith(("classifier.", "hidden_states_norms.")):
+            return beside
     if dialect == "mm" and key.startswith("head.") and prefix:
         return key if key.startswith("head.fc.") else None
     if not key.startswith(prefix):

@@ -90,9 +90,7 @@ _DERIVED = (
 # microsoft/Swin-Transformer models/; also the detection and segmentation forks behind ``backbone.`` and SimMIM's
 # encoder behind ``encoder.`` (whose oldest files say rpe_mlp).
 _OFFICIAL_ENDS = (*_rows("head.*"), *_rows("*", ours=_MERGE, theirs=_MERGE))
-OFFICIAL = Dialect(
-    "official", {1: (*_OURS, *_OFFICIAL_ENDS, *_OURS_1), 2: (*_OURS, *_OFFICIAL_ENDS, *_OURS_2)}, _DERIVED
-)
+OFFICIAL = Dialect("official", {1: (*_OURS, *_OFFICIAL_ENDS, *_OURS_1), 2: (*_OURS, *_OFFICIAL_ENDS, *_OURS_2)}, _DERIVED)
 
 # timm 1.x swin_transformer.py, swin_transformer_v2.py: merging at the start of the next stage, head.fc.
 _TIMM_ENDS = (Row(("head.*",), ("head.fc.*",)), Row((_MERGE + "*",), ("layers.{s+1}.downsample.*",)))

@@ -35,9 +35,7 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         heads = tuple(_heads(tensors, stage, neutral.version) for stage in range(len(depths)))
         hidden = tensors["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
     except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"the tensors are no complete Swin ({error}); the file belongs to another network"
-        ) from error
+        raise CheckpointError(f"the tensors are no complete Swin ({error}); the file belongs to another network") from error
     if embed_dim * 2 ** (len(depths) - 1) > _MAX_DIM:
         raise CheckpointError(f"{embed_dim} channels in the first stage are more than a Swin has; the file is damaged")
     head = tensors.get("head.weight")
@@ -95,7 +93,7 @@ def _windows_v1(tensors: dict[str, Tensor], fields: dict[str, Any], name: str, h
         sides.append(side)
     window, patch = sides[0], fields["patch_size"]
     candidates = [hints.img_size] if hints else []
-    candidates += [size for size in _sizes(name)[1:]]
+    candidates += _sizes(name)[1:]
     candidates += [window * patch * 2 ** (len(sides) - 1)]
     candidates += [side * patch * 2**stage for stage, side in enumerate(sides)]
     for size in candidates:
@@ -104,14 +102,10 @@ def _windows_v1(tensors: dict[str, Tensor], fields: dict[str, Any], name: str, h
             return {"window_size": window, "img_size": size}
     if min(sides) == window:  # a dense network keeps the full window in every stage
         return {"window_size": window, "img_size": window * patch * 2 ** (len(sides) - 1)}
-    raise CheckpointError(
-        f"windows {sides} of the stages follow from no image size; the file belongs to a changed network"
-    )
+    raise CheckpointError(f"windows {sides} of the stages follow from no image size; the file belongs to a changed network")
 
 
-def _windows_v2(
-    neutral: Neutral, fields: dict[str, Any], name: str, hints: Variant | None, notes: list[str]
-) -> dict[str, Any]:
+def _windows_v2(neutral: Neutral, fields: dict[str, Any], name: str, hints: Variant | None, notes: list[str]) -> dict[str, Any]:
     stages = len(fields["depths"])
     tables = [neutral.derived.get(f"layers.{s}.blocks.0.relative_coords_table") for s in range(stages)]
     if hints is not None:

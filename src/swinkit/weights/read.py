@@ -75,9 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise UnsafeFile(f"{path}: has {size:,} bytes, more than the {MAX_JSON:,} such a file may have")
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-        ) from error
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -102,9 +100,7 @@ def _files_of(folder: Path) -> list[Path]:
     if others:
         raise CheckpointError(f"{folder}: holds {len(others)} weight files ({others[0].name}, ...); give one of them")
     if (folder / "tf_model.h5").exists():
-        raise CheckpointError(
-            f"{folder}: holds only TensorFlow weights (tf_model.h5); give a PyTorch or safetensors file"
-        )
+        raise CheckpointError(f"{folder}: holds only TensorFlow weights (tf_model.h5); give a PyTorch or safetensors file")
     raise CheckpointError(f"{folder}: holds no weights; it needs {SINGLE_FILES[0]} or {SINGLE_FILES[1]}")
 
 
@@ -124,9 +120,7 @@ def shard_names(index: Path, names: Iterable[Any]) -> list[str]:
     found = sorted({str(name) for name in names})
     for name in found:
         if not re.fullmatch(r"[\w.-]+\.(safetensors|bin)", name) or name.startswith("."):
-            raise UnsafeFile(
-                f"{index}: names the part {name!r}, which is no plain file name; do not use this checkpoint"
-            )
+            raise UnsafeFile(f"{index}: names the part {name!r}, which is no plain file name; do not use this checkpoint")
     return found
 
 
@@ -144,9 +138,7 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if size < 16:
         raise CheckpointError(f"{path}: has only {size} bytes, no checkpoint; download it again")
     if head.startswith(b"\x89HDF"):
-        raise CheckpointError(
-            f"{path}: is a TensorFlow file (HDF5); give the PyTorch or safetensors file of that model"
-        )
+        raise CheckpointError(f"{path}: is a TensorFlow file (HDF5); give the PyTorch or safetensors file of that model")
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path, size)
     if head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
@@ -190,9 +182,7 @@ def _check_header(path: Path, size: int) -> None:
         header = json.loads(raw)
         ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: its header is no list of tensors ({_first_line(error)}); download it again"
-        ) from error
+        raise CheckpointError(f"{path}: its header is no list of tensors ({_first_line(error)}); download it again") from error
     expected = 8 + length + max(ends, default=0)
     if expected > size:
         raise CheckpointError(f"{path}: is cut short (expected {expected:,} bytes, found {size:,}); download it again")
@@ -203,22 +193,16 @@ def _unpickle(path: Path, size: int) -> Any:
     if is_zip:
         _check_zip(path, size)
     elif path.open("rb").read(4) == b"PK\x03\x04":
-        raise CheckpointError(
-            f"{path}: is cut short (found {size:,} bytes, its table at the end is missing); download it again"
-        )
+        raise CheckpointError(f"{path}: is cut short (found {size:,} bytes, its table at the end is missing); download it again")
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise UnsafeFile(f"{path}: {_pickle_advice(error)}") from error
     except (EOFError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: is cut short ({size:,} bytes: {_first_line(error)}); download it again"
-        ) from error
+        raise CheckpointError(f"{path}: is cut short ({size:,} bytes: {_first_line(error)}); download it again") from error
     except Exception as error:
         if "TorchScript" in str(error):
-            raise UnsafeFile(
-                f"{path}: is a TorchScript program, not weights; give the file of its state_dict"
-            ) from error
+            raise UnsafeFile(f"{path}: is a TorchScript program, not weights; give the file of its state_dict") from error
         raise CheckpointError(f"{path}: is damaged ({_first_line(error)}); download it again") from error
 
 
@@ -233,9 +217,7 @@ def _check_zip(path: Path, size: int) -> None:
         raise UnsafeFile(f"{path}: unpacks to more than the {size:,} bytes it has; do not use it")
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED:
-            raise UnsafeFile(
-                f"{path}: is a compressed archive, which torch.save never writes; unpack it and give the file in it"
-            )
+            raise UnsafeFile(f"{path}: is a compressed archive, which torch.save never writes; unpack it and give the file in it")
         if member.filename.endswith(".pkl") and member.file_size > MAX_PICKLE:
             raise UnsafeFile(f"{path}: its pickle has {member.file_size:,} bytes, more than the {MAX_PICKLE:,} allowed")
 
@@ -256,9 +238,7 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a table of tensors; save a state_dict")
-    others = [
-        str(name) for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)
-    ]
+    others = [str(name) for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
             f"{path}: {len(others)} entries are no tensors (first: {others[0]!r}); save the network's state_dict alone"
@@ -271,9 +251,7 @@ def _bounded(path: Path, size: int, tensors: dict[str, Tensor]) -> dict[str, Ten
     total = 0
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
-            raise CheckpointError(
-                f"{path}: tensor {name!r} is sparse, quantized, complex or empty of data; save plain values"
-            )
+            raise CheckpointError(f"{path}: tensor {name!r} is sparse, quantized, complex or empty of data; save plain values")
         total += tensor.numel() * tensor.element_size()
         if total > size:
             raise UnsafeFile(f"{path}: its tensors announce more than the {size:,} bytes of the file; do not use it")
