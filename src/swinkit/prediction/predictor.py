@@ -39,7 +39,8 @@ def load(source: str | os.PathLike[str], device: str | None = None) -> Predictor
     """
     place = pick_device(device)
     checkpoint = weights.load_checkpoint(os.fspath(source))
-    model = SwinClassifier(checkpoint.spec.variant)
+    with torch.device("meta"):  # no time for random weights that nobody will see
+        model = SwinClassifier(checkpoint.spec.variant)
     weights.load_into(model, checkpoint)
     return Predictor(model.to(place), checkpoint.spec)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,17 +158,23 @@ def _open(data: str, plan: Recipe) -> tuple[ClassificationData, ClassificationDa
 
 def _refuse_broken(parts: Sequence[ClassificationData]) -> None:
     """Decode every picture once; the first broken one and their number end the run before it starts."""
-    broken = []
-    for part in parts:
-        for index in range(len(part)):
-            try:
-                part.read(index)
-            except ValueError as error:
-                broken.append(str(error))
+    pictures = [(part, index) for part in parts for index in range(len(part))]
+    with ThreadPoolExecutor() as pool:
+        broken = [reason for reason in pool.map(_unreadable, pictures) if reason]
     if broken:
         raise DatasetError(
             f"{len(broken)} pictures cannot be read (first: {broken[0]}); 'swinkit check-data' lists them all: remove them"
         )
+
+
+def _unreadable(picture: tuple[ClassificationData, int]) -> str:
+    """Return why a picture cannot be read, or nothing."""
+    part, index = picture
+    try:
+        part.read(index)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _description(plan: Recipe, task: Task, data: ClassificationData) -> tuple[ModelSpec, Any]:

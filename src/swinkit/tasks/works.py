@@ -83,7 +83,7 @@ class ClassifyWork:
             precision=torch.bfloat16 if self.recipe.precision == "bf16" and device.type == "cuda" else None,
         )
 
-    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:  # noqa: ARG002 - the protocol's
+    def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
         labels = self.spec.labels
         if batch is not None:
             captions = [_caption(row, labels) for row in batch["targets"]]

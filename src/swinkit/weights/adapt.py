@@ -22,7 +22,8 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
     """Load weights into a Swin, adapting what is allowed to differ.
 
     Args:
-        model: a classifier, backbone, or masked encoder of this package.
+        model: a classifier, backbone, or masked encoder of this package; one built on the meta device takes the tensors
+            themselves.
         source: a checkpoint, or tensors under our names. A V2 checkpoint also says the windows it was trained with, so
             that its coordinates keep their scale at another window.
         head: "exact" refuses another number of classes, "new" starts such a head at zero (as the original loader
@@ -56,7 +57,10 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
             )
         if not value.is_floating_point():
             raise CheckpointError(f"{key} holds {value.dtype}, not floating point numbers; quantised weights are not read")
-    model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in given.items()})
+    unborn = any(value.is_meta for value in wanted.values())
+    # A copy even then: memory of a file may be unaligned, and kernels round differently there.
+    given = {key: value.to(wanted[key].dtype, copy=unborn) for key, value in given.items()}
+    model.load_state_dict(given, assign=unborn)
     if variant is not None and isinstance(model, Swin):
         _keep_coordinates(model, variant, notes)
     total = len(wanted)
