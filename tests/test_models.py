@@ -60,7 +60,7 @@ def test_masks_part_what_the_roll_joined(rows: int, columns: int, window: int, d
             regions[part, other] = 3 * i + j
     cut = regions.view(rows, window, columns, window).permute(0, 2, 1, 3).reshape(rows * columns, -1)
     expected = (cut[:, :, None] != cut[:, None, :]).float() * windows.MASKED
-    patterns = windows.window_patterns(rows, columns)
+    patterns = windows.window_patterns(height, width, window)
     assert torch.equal(windows.mask_patterns(window, shift)[patterns], expected)
 
 

@@ -164,7 +164,7 @@ class Block(nn.Module):
         bias = self.attn.bias(side)[None]  # (1, heads, T, T)
         if shift:
             masks = windows.table("masks", side, shift, device=x.device)
-            pattern = windows.table("patterns", windows.whole(height, side), windows.whole(width, side), device=x.device)
+            pattern = windows.table("patterns", height, width, side, device=x.device)  # (N,)
             bias = (bias + masks[:, None].to(bias.dtype))[pattern]  # (N, heads, T, T)
             bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
         x = self.attn(x, bias)
@@ -201,7 +201,7 @@ class PatchMerging(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, every second one shifted, and the merging that leads to the next stage."""
+    """Holds the blocks of one resolution, every second one shifted, and the merging that leads to the next stage."""
 
     def __init__(self, variant: Variant, stage: int, window: int, reference: int, drop_paths: Sequence[float]) -> None:
         super().__init__()
@@ -212,15 +212,6 @@ class Stage(nn.Module):
         )
         last = stage == len(variant.depths) - 1
         self.downsample = None if last else PatchMerging(dim, post_norm=variant.version == 2)
-
-    def forward(self, x: Tensor, dense: bool, checkpointing: bool) -> Tensor:
-        """Return the map before merging, (B, H, W, C)."""
-        for block in self.blocks:
-            if checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, dense, use_reentrant=False)
-            else:
-                x = block(x, dense)
-        return x
 
 
 class Swin(nn.Module):
@@ -294,7 +285,11 @@ class Swin(nn.Module):
         maps = []
         for stage in self.layers:
             assert isinstance(stage, Stage)
-            x = stage(x, self.dense, self.activation_checkpointing)
+            for block in stage.blocks:
+                if self.activation_checkpointing and torch.is_grad_enabled():
+                    x = checkpoint(block, x, self.dense, use_reentrant=False)
+                else:
+                    x = block(x, self.dense)
             maps.append(x)
             if stage.downsample is not None:
                 x = stage.downsample(x)

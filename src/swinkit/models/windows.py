@@ -55,12 +55,13 @@ def whole(size: int, window: int) -> int:
     return (size + window - 1) // window
 
 
-def window_patterns(rows: int, columns: int) -> Tensor:
-    """Return which of the four mask patterns each shifted window has.
+def window_patterns(height: int, width: int, window: int) -> Tensor:
+    """Return which of the four mask patterns each shifted window of a map has.
 
     Returns:
-        (rows * columns,) int64: 0 interior, 1 right edge, 2 bottom edge, 3 corner.
+        (N,) int64: 0 interior, 1 right edge, 2 bottom edge, 3 corner.
     """
+    rows, columns = whole(height, window), whole(width, window)
     bottom = (torch.arange(rows) == rows - 1).long()
     right = (torch.arange(columns) == columns - 1).long()
     return (2 * bottom[:, None] + right[None, :]).reshape(-1)
