@@ -107,26 +107,29 @@ class Preprocessing:
     """How an upright RGB photo becomes the network's input. Stored with the weights, used on every path.
 
     Args:
-        size: (height, width) in pixels of the network's input.
+        size: (height, width) in pixels of the network's input; with "box" (shorter, longer) side of the box.
         resize: "squash" scales to ``size`` and gives up the aspect; "shorter" scales the shorter side to
-            ``resize_to`` and takes the centre ``size``.
-        resize_to: length in pixels of the shorter side ("shorter" only; 0 with "squash").
-        interpolation: filter of the scaling; always antialiased.
+            ``resize_to`` and takes the centre ``size``; "box" scales the whole photo, aspect kept, to the largest that
+            fits into the box ``size`` lying or standing; "native" leaves it as large as it is.
+        resize_to: length in pixels of the shorter side ("shorter" only; 0 otherwise).
+        interpolation: filter of the scaling.
         mean, std: of each channel, for values in 0..1.
+        antialias: widen the filter when shrinking; False is OpenCV's way, which segmentation systems were trained with.
     """
 
     size: tuple[int, int] = (224, 224)
-    resize: Literal["squash", "shorter"] = "squash"
+    resize: Literal["squash", "shorter", "box", "native"] = "squash"
     resize_to: int = 0
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or min(self.size) < 1 or max(self.size) > 16384:
             raise ValueError(f"size must be (height, width) between 1 and 16384 pixels, got {self.size}")
-        if self.resize not in ("squash", "shorter"):
-            raise ValueError(f"resize must be 'squash' or 'shorter', got {self.resize!r}")
+        if self.resize not in ("squash", "shorter", "box", "native"):
+            raise ValueError(f"resize must be 'squash', 'shorter', 'box' or 'native', got {self.resize!r}")
         if self.interpolation not in ("bicubic", "bilinear"):
             raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', got {self.interpolation!r}")
         if self.resize == "shorter" and not min(self.size) <= self.resize_to <= 16384:
@@ -139,14 +142,16 @@ class Preprocessing:
     def describe(self) -> str:
         """Return one line for reports and cards."""
         height, width = self.size
-        if self.resize == "squash":
-            how = f"squashed to {height}x{width}"
-        else:
-            how = f"shorter side to {self.resize_to}, centre crop {height}x{width}"
-        return (
-            f"{how}, {self.interpolation} with antialiasing, mean {_short(self.mean)}, std {_short(self.std)}, RGB, "
-            "EXIF orientation applied"
+        how = {
+            "squash": f"squashed to {height}x{width}",
+            "shorter": f"shorter side to {self.resize_to}, centre crop {height}x{width}",
+            "box": f"scaled to fit {height}x{width}, aspect kept",
+            "native": "not scaled",
+        }[self.resize]
+        scaling = (
+            "" if self.resize == "native" else f", {self.interpolation} {'with' if self.antialias else 'without'} antialiasing"
         )
+        return f"{how}{scaling}, mean {_short(self.mean)}, std {_short(self.std)}, RGB, EXIF orientation applied"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
@@ -159,17 +164,92 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Decoder:
+    """The shape of a segmentation decoder on a backbone's four maps.
+
+    Args:
+        kind: "upernet" (arXiv 1807.10221), "fpn" (Semantic FPN, arXiv 1901.02446) or "unet" (arXiv 1505.04597).
+        channels: width of the head that ends in the classifier.
+        neck_channels: width of the pyramid below it ("fpn" only).
+        pool_scales: cells a side of the pooled maps ("upernet" only).
+        auxiliary_channels: width of the auxiliary head, which exists in training only; 0 means none.
+        auxiliary_index: map that head stands on: a backbone's for "upernet" and "fpn", a decoder's (deep to fine) for "unet".
+        dropout: rate of whole channels before the classifiers.
+    """
+
+    kind: str = "upernet"
+    channels: int = 512
+    neck_channels: int = 256
+    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+    auxiliary_channels: int = 256
+    auxiliary_index: int = 2
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in DECODERS:
+            raise ValueError(f"a decoder is {', '.join(DECODERS)}, got {self.kind!r}")
+        if (
+            min(self.channels, self.neck_channels, *self.pool_scales) < 1
+            or min(self.auxiliary_channels, self.auxiliary_index) < 0
+        ):
+            raise ValueError(f"a decoder's widths and scales must be positive, got {self}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Decoder:
+        """Build from ``to_dict``'s form; unknown or ill-typed fields raise ValueError."""
+        return cls(**_checked(cls, data))
+
+
+DECODERS = ("upernet", "fpn", "unet")
+
+
+@dataclass(frozen=True)
+class MaskRules:
+    """What the values of label maps mean, and in which colours they are shown.
+
+    Args:
+        void: values besides 255 that mean nothing and count nowhere.
+        reduce_zero: value 0 is void and k means class k - 1 (ADE20K).
+        palette: red, green, blue of class 0, of class 1, ...; empty gives generated colours.
+    """
+
+    void: tuple[int, ...] = ()
+    reduce_zero: bool = False
+    palette: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(not 0 <= value <= 65535 for value in self.void):
+            raise ValueError(f"void values must be between 0 and 65535, got {self.void}")
+        if len(self.palette) % 3 or any(not 0 <= value <= 255 for value in self.palette):
+            raise ValueError("a palette needs three values of 0..255 a class")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MaskRules:
+        """Build from plain values; unknown or ill-typed fields raise ValueError."""
+        return cls(**_checked(cls, data))
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """All that belongs to weights besides tensors.
 
     Args:
-        variant: shape of the network.
+        variant: shape of the network; its ``num_classes`` is that of the head, whichever it is.
         preprocessing: how photos are prepared for it.
         labels: class names in index order; empty when nobody knows them.
         task: row of ``swinkit.tasks.TASKS``.
         name: name of the variant or checkpoint, for people.
         multi_label: True when classes do not exclude one another (sigmoid instead of softmax).
         facts: further plain facts (licence, data, metrics, how it was trained) for the card.
+        decoder: what stands on the pyramid ("segment" only).
+        backbone: "timm:<name>" when the pyramid is timm's instead of a Swin of this shape.
+        masks: how the label maps it was trained with are written ("segment" only).
     """
 
     variant: Variant
@@ -179,6 +259,9 @@ class ModelSpec:
     name: str = ""
     multi_label: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    decoder: Decoder | None = None
+    backbone: str = ""
+    masks: MaskRules | None = None
 
     def changed(self, **changes: Any) -> ModelSpec:
         """Return a copy with some fields changed."""
@@ -196,6 +279,11 @@ class ModelSpec:
             raise ValueError("a model's description needs 'variant' and 'preprocessing'")
         values["variant"] = Variant.from_dict(values["variant"])
         values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        for name, kind in (("decoder", Decoder), ("masks", MaskRules)):
+            if values.get(name) is not None:
+                if not isinstance(values[name], dict):
+                    raise ValueError(f"'{name}' must be a table, got {values[name]!r}")
+                values[name] = kind.from_dict(values[name])
         return cls(**_checked(cls, values))
 
 
@@ -229,7 +317,7 @@ def _checked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(default, tuple):
             kinds = (str,) if name == "labels" else (int, float)
             fits = isinstance(value, tuple) and all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
-            if fits and name in ("depths", "num_heads", "pretrained_windows", "size"):
+            if fits and name in ("depths", "num_heads", "pretrained_windows", "size", "pool_scales", "void", "palette"):
                 fits = all(isinstance(item, int) for item in value)
         else:
             fits = True

@@ -1,7 +1,7 @@
 """Networks: tensors in, tensors out. Nothing here reads a file, prints or downloads.
 
 Importing this package loads no torch: the networks come with their names, the table of variants is plain data.
-Places kept for later tasks: ``segmentation/`` (decoders on ``SwinBackbone``) and ``detection/``.
+A place is kept for ``detection/``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from swinkit.errors import UnknownName, nearest
+from swinkit.models.systems import SYSTEMS
 from swinkit.models.variants import RELEASES
 
 if TYPE_CHECKING:
     from swinkit.models.build import create_backbone, create_model
     from swinkit.models.classifier import SwinClassifier
+    from swinkit.models.segmentation import Segmenter
     from swinkit.models.swin import SwinBackbone
 
-__all__ = ["SwinBackbone", "SwinClassifier", "create_backbone", "create_model", "list_models", "task_of"]
+__all__ = ["Segmenter", "SwinBackbone", "SwinClassifier", "create_backbone", "create_model", "list_models", "task_of"]
 
 _HOMES = {
+    "Segmenter": "swinkit.models.segmentation",
     "SwinBackbone": "swinkit.models.swin",
     "SwinClassifier": "swinkit.models.classifier",
     "create_backbone": "swinkit.models.build",
@@ -28,12 +31,12 @@ _HOMES = {
 
 
 def list_models(task: str | None = None) -> list[str]:
-    """Return the canonical names of all variants, or of those made for ``task`` ("classify" or "simmim").
+    """Return the canonical names of all networks, or of those made for ``task`` ("classify", "simmim" or "segment").
 
     Raises:
         UnknownName: a task that no variant was made for.
     """
-    tasks = {name: task_of(name) for name in RELEASES}
+    tasks = {name: task_of(name) for name in (*RELEASES, *SYSTEMS)}
     if task is not None and task not in tasks.values():
         known = sorted(set(tasks.values()))
         raise UnknownName(f"no model was made for the task {task!r}{nearest(task, known)}; there are {', '.join(known)}")
@@ -41,7 +44,9 @@ def list_models(task: str | None = None) -> list[str]:
 
 
 def task_of(name: str) -> str:
-    """Return what the variant with this canonical name was made for."""
+    """Return what the network with this canonical name was made for."""
+    if name in SYSTEMS:
+        return "segment"
     return "simmim" if RELEASES[name].training == "simmim" else "classify"
 
 

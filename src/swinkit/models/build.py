@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from swinkit.models.classifier import SwinClassifier
+from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import SwinBackbone
+from swinkit.models.systems import DEFAULT_DECODERS, DROP_PATH, is_system, resolve_system, system_variant
+from swinkit.models.timm_backbone import TimmBackbone
 from swinkit.models.variants import resolve
-from swinkit.specs import Variant
+from swinkit.specs import Decoder, ModelSpec, Variant
+
+TIMM = "timm:"
 
 
 def create_model(
-    name: str, num_classes: int | None = None, in_chans: int = 3, img_size: int | None = None, **changes: Any
-) -> SwinClassifier:
-    """Return a new classifier with freshly initialised weights.
+    name: str,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    img_size: int | None = None,
+    backbone: str | None = None,
+    **changes: Any,
+) -> SwinClassifier | Segmenter:
+    """Return a new network with freshly initialised weights: a classifier, or a segmenter.
 
     Args:
-        name: any spelling of a variant (``swinkit.list_models()``); timm's, torchvision's names and hub ids count.
-        num_classes: outputs; None keeps the variant's, 0 gives pooled features.
+        name: any spelling of a variant (``swinkit.list_models()``; timm's, torchvision's names and hub ids count), a
+            published system ("upernet_swin_tiny"), or a decoder: "upernet", "fpn", "unet".
+        num_classes: outputs; None keeps the variant's (1,000) or the system's (150), 0 gives a classifier's pooled features.
         in_chans: channels of the image.
-        img_size: nominal side in pixels; decides the windows of small last maps. Any size runs afterwards.
-        changes: further fields of ``swinkit.specs.Variant``, for example ``window_size`` or ``drop_path``.
+        img_size: nominal side in pixels; decides the windows of a classifier's small last maps. Any size runs afterwards.
+        backbone: what a decoder stands on: a variant, or "timm:<name>" for a network of timm; None means "swin_tiny".
+        changes: further fields of ``swinkit.specs.Variant`` (``window_size``, ``drop_path`` ...) and, for a segmenter, of
+            ``swinkit.specs.Decoder`` (``channels``, ``auxiliary_channels`` ...).
 
     Returns:
-        A module (B, in_chans, H, W) -> (B, num_classes) logits.
+        A module (B, in_chans, H, W) -> logits: (B, num_classes), or (B, num_classes, H, W) of a segmenter.
 
     Raises:
-        UnknownName: no such variant; the message has the nearest three.
+        UnknownName: no such network; the message has the nearest three.
         ValueError: a field out of range.
     """
+    if is_system(name):
+        return _segmenter(name, num_classes, in_chans, img_size, backbone, changes)
+    if backbone is not None:
+        raise ValueError(f"{name} is a whole network and takes no backbone; a decoder does: upernet, fpn, unet")
     _, variant = resolve(name)
     if num_classes is not None:
         changes["num_classes"] = num_classes
@@ -59,6 +77,40 @@ def create_backbone(name: str, in_chans: int = 3, out_indices: tuple[int, ...] |
         windows = zip(variant.pretrained_windows, variant.stage_windows, strict=True)
         changes["pretrained_windows"] = tuple(pretrained or window for pretrained, window in windows)
     return SwinBackbone(_changed(variant, {"in_chans": in_chans, **changes}), out_indices)
+
+
+def build_network(spec: ModelSpec) -> SwinClassifier | Segmenter:
+    """Return the network a description tells of, with new weights."""
+    if spec.decoder is None:
+        return SwinClassifier(spec.variant)
+    if spec.backbone:
+        body: SwinBackbone | TimmBackbone = TimmBackbone(spec.backbone.removeprefix(TIMM), spec.variant.in_chans)
+    else:
+        body = SwinBackbone(spec.variant)
+    return Segmenter(body, spec.decoder, spec.variant.num_classes)
+
+
+def _segmenter(
+    name: str, num_classes: int | None, in_chans: int, img_size: int | None, backbone: str | None, changes: dict[str, Any]
+) -> Segmenter:
+    fields = {field.name for field in dataclasses.fields(Decoder)}
+    wishes = {key: changes.pop(key) for key in list(changes) if key in fields}
+    if name in DEFAULT_DECODERS:
+        decoder, classes, variant_name = DEFAULT_DECODERS[name], 150, backbone or "swin_tiny"
+    else:
+        _, system = resolve_system(name)
+        if backbone is not None:
+            raise ValueError(f"{name} has its backbone; give the decoder's name instead: {system.decoder.kind}")
+        decoder, classes, variant_name = system.decoder, system_variant(system).num_classes, system.backbone
+    decoder = dataclasses.replace(decoder, **wishes)
+    classes = classes if num_classes is None else num_classes
+    if classes < 1:
+        raise ValueError(f"a segmenter needs at least one class, got {classes}")
+    if variant_name.startswith(TIMM):
+        if changes:
+            raise ValueError(f"{sorted(changes)[0]!r} is a field of our own backbones; timm's are taken as they are")
+        return Segmenter(TimmBackbone(variant_name.removeprefix(TIMM), in_chans, img_size), decoder, classes)
+    return Segmenter(create_backbone(variant_name, in_chans, **{"drop_path": DROP_PATH, **changes}), decoder, classes)
 
 
 def _changed(variant: Variant, changes: dict[str, Any]) -> Variant:

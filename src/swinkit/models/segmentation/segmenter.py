@@ -1,0 +1,75 @@
+"""A backbone, a decoder, an auxiliary head: image to one logit a class and pixel."""
+
+from __future__ import annotations
+
+from typing import overload
+
+from torch import Tensor, nn
+
+from swinkit.models.segmentation.fpn import FpnHead, FpnNeck
+from swinkit.models.segmentation.parts import FcnHead, resize
+from swinkit.models.segmentation.unet import UNetNeck
+from swinkit.models.segmentation.upernet import UPerHead
+from swinkit.models.swin import SwinBackbone
+from swinkit.models.timm_backbone import TimmBackbone
+from swinkit.specs import Decoder
+
+
+class Segmenter(nn.Module):
+    """Semantic segmentation: (B, in_chans, H, W) of any size -> (B, num_classes, H, W) logits.
+
+    Args:
+        backbone: pyramid with ``channels`` and ``strides``, fine to coarse.
+        decoder: what stands on it.
+        num_classes: classes; void is none of them.
+    """
+
+    def __init__(self, backbone: SwinBackbone | TimmBackbone, decoder: Decoder, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.num_classes = num_classes
+        widths, neck_widths = backbone.channels, backbone.channels
+        self.neck: nn.Module = nn.Identity()
+        if decoder.kind == "fpn":
+            self.neck = FpnNeck(widths, decoder.neck_channels)
+            self.decode_head: nn.Module = FpnHead(
+                len(widths), decoder.neck_channels, decoder.channels, num_classes, decoder.dropout
+            )
+            neck_widths = (decoder.neck_channels,) * len(widths)
+        elif decoder.kind == "unet":
+            self.neck = UNetNeck(widths)
+            neck_widths = self.neck.channels
+            self.decode_head = FcnHead(neck_widths[-1], decoder.channels, num_classes, decoder.dropout)
+        else:
+            self.decode_head = UPerHead(widths, decoder.channels, decoder.pool_scales, num_classes, decoder.dropout)
+        self.auxiliary_head = None
+        if decoder.auxiliary_channels:
+            if decoder.auxiliary_index >= len(neck_widths):
+                raise ValueError(f"auxiliary_index {decoder.auxiliary_index} is no map of {len(neck_widths)}")
+            width = neck_widths[decoder.auxiliary_index]
+            self.auxiliary_head = FcnHead(width, decoder.auxiliary_channels, num_classes, decoder.dropout)
+
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, auxiliary: bool) -> tuple[Tensor, Tensor | None]: ...
+    def forward(self, images: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Return logits.
+
+        Args:
+            images: (B, in_chans, H, W), normalised; H, W >= 1.
+            auxiliary: also run the auxiliary head, for its loss.
+
+        Returns:
+            (B, num_classes, H, W), before softmax; with ``auxiliary`` a pair of these, the second None where there is
+            no such head.
+        """
+        size = images.shape[-2:]
+        features = self.neck(self.backbone(images))
+        logits = resize(self.decode_head(features if self.decoder.kind != "unet" else features[-1]), size)
+        if not auxiliary:
+            return logits
+        if self.auxiliary_head is None:
+            return logits, None
+        return logits, resize(self.auxiliary_head(features[self.decoder.auxiliary_index]), size)
