@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -201,11 +202,36 @@ def pairs(full: bool = True) -> Iterator[Pair]:
                 yield compare(name, dialect, resolve(name)[1], batch=1)
 
 
+def _segmenters(folder: Path) -> int:
+    """Print system x fixture x deviation; return 1 when one is out of bounds or nothing was compared."""
+    from benchmarks.parity_segmentation import LOGITS_BOUND, LOSS_BOUND, rows, transformers_rows
+
+    if not folder.is_dir():
+        print(f"{folder}: is no folder; give one with fixtures", file=sys.stderr)
+        return 2
+    table = Table("system", "fixture", "logits, max abs", "losses, max relative", "compared", "")
+    found = []
+    for row in (*rows(folder), *transformers_rows()):
+        if row.compared:
+            found.append(row)
+            mark = row.note or ("ok" if row.fits else "TOO FAR")
+            table.add_row(row.system, row.fixture, f"{row.logits:.1e}", f"{row.losses:.1e}", str(row.compared), mark)
+        else:
+            table.add_row(row.system, row.fixture, "-", "-", "0", row.note)
+    Console(width=120).print(table)
+    wrong = [row for row in found if not row.fits]
+    print(f"{len(found)} compared, {len(wrong)} out of bounds (logits {LOGITS_BOUND:g}, losses {LOSS_BOUND:g} relative)")
+    return 1 if wrong or not found else 0
+
+
 def main() -> int:
     """Print the table; return 1 when a pair is out of bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiny", action="store_true", help="leave out the full-size variants")
+    parser.add_argument("--fixtures", type=Path, help="folder of stored reference outputs: compare segmenters instead")
     arguments = parser.parse_args()
+    if arguments.fixtures is not None:
+        return _segmenters(arguments.fixtures)
     table = Table("variant", "dialect", "into swinkit", "back again", "logit std", "")
     found = []
     for pair in pairs(full=not arguments.tiny):

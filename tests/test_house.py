@@ -25,6 +25,7 @@ LAYERS = [
     {"cli"},
     {"tasks"},
     {"training", "evaluation", "prediction", "cards"},
+    {"engines"},
     {"weights"},
     {"data"},
     {"models"},

@@ -214,13 +214,12 @@ class MaskRules:
     """What the values of label maps mean, and in which colours they are shown.
 
     Args:
-        void: values besides 255 that mean nothing and count nowhere.
-        reduce_zero: value 0 is void and k means class k - 1 (ADE20K).
+        void: values besides 255 that mean nothing and count nowhere. The classes are the other values in rising order:
+            with (0,) the value k is class k - 1 (ADE20K), with (11,) the values 0..10 are themselves (CamVid).
         palette: red, green, blue of class 0, of class 1, ...; empty gives generated colours.
     """
 
     void: tuple[int, ...] = ()
-    reduce_zero: bool = False
     palette: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ class Dialect(enum.StrEnum):
     hf = "hf"
     timm = "timm"
     torchvision = "torchvision"
+    mm = "mm"
 
 
 def convert(

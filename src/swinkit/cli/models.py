@@ -10,6 +10,7 @@ import typer
 from swinkit.cli.common import say, table
 from swinkit.embedded import DEFAULT, embedded_path
 from swinkit.models import list_models, task_of
+from swinkit.models.systems import SYSTEMS, segmenter_macs, segmenter_parameters, system_variant
 from swinkit.models.variants import EMBEDDED_NAME, RELEASES, count_macs, parameter_count
 
 
@@ -24,7 +25,7 @@ def models(
     if as_json:
         say(json.dumps(rows, indent=2))
         return
-    lines = [["name", "task", "params M", "published", "GFLOPs", "published", "top-1 %", "weights"]]
+    lines = [["name", "task", "params M", "published", "GFLOPs", "published", "top-1 / mIoU %", "weights"]]
     say(table(lines + [_line(row) for row in rows]))
 
 
@@ -32,8 +33,10 @@ def model_facts(name: str) -> dict[str, Any]:
     """Return what is known about a variant, JSON-ready.
 
     ``params`` and ``gflops`` (multiply-adds of one image of ``img_size`` pixels, in thousand millions) are counted
-    here; ``published_*``, ``top1`` and ``top5`` (ImageNet-1K, per cent) are the authors', None where they print none.
+    here; ``published_*``, ``top1`` and ``top5`` (ImageNet-1K, per cent) or ``miou`` are the authors', None where they print none.
     """
+    if name in SYSTEMS:
+        return _system_facts(name)
     release = RELEASES[name]
     variant, published = release.variant, release.published
     return {
@@ -55,6 +58,30 @@ def model_facts(name: str) -> dict[str, Any]:
     }
 
 
+def _system_facts(name: str) -> dict[str, Any]:
+    """Return the same of a segmentation system; its cost is at the size its authors name, auxiliary head left out."""
+    system = SYSTEMS[name]
+    variant = system_variant(system)
+    return {
+        "name": name,
+        "task": task_of(name),
+        "embedded": False,
+        "params": sum(segmenter_parameters(variant, system.decoder).values()),
+        "gflops": round(sum(segmenter_macs(variant, system.decoder, system.size).values()) / 1e9, 4),
+        "published_params": None if system.params_m is None else system.params_m * 1e6,
+        "published_gflops": system.gmacs,
+        "top1": None,
+        "top5": None,
+        "miou": system.miou,
+        "training": system.data,
+        "version": variant.version,
+        "img_size": list(system.size),
+        "window_size": variant.window_size,
+        "num_classes": variant.num_classes,
+        "aliases": list(system.aliases),
+    }
+
+
 def _line(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
@@ -63,7 +90,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         _beside(row["params"], row["published_params"], 1e6),
         f"{row['gflops']:.2f}",
         _beside(row["gflops"], row["published_gflops"], 1.0),
-        "-" if row["top1"] is None else f"{row['top1']:.1f}",
+        next((f"{row[key]:.1f}" for key in ("top1", "miou") if row.get(key) is not None), "-"),
         "embedded" if row["embedded"] else "elsewhere",
     ]
 

@@ -25,11 +25,15 @@ def pixels_of(image: Image.Image) -> Tensor:
     return torch.from_numpy(array.reshape(image.height, image.width, -1)).permute(2, 0, 1).contiguous()
 
 
-def scaled(pixels: Tensor, size: Sequence[int], mode: str) -> Tensor:
+def scaled(pixels: Tensor, size: Sequence[int], mode: str, antialias: bool = True) -> Tensor:
     """Return (C, H, W) uint8 scaled to (height, width): the operation behind torchvision's v2 resize, bit for bit.
 
-    Called here without torchvision, whose import costs as much as torch's own.
+    Called here without torchvision, whose import costs as much as torch's own. Without antialiasing it is within one
+    grey level of OpenCV's.
     """
+    if not antialias:
+        values = F.interpolate(pixels[None].float(), size=list(size), mode=mode, align_corners=False)[0]
+        return values.round_().clamp_(0, 255).to(torch.uint8)
     return F.interpolate(pixels[None], size=list(size), mode=mode, antialias=True, align_corners=False)[0]
 
 
@@ -42,12 +46,33 @@ def centred(pixels: Tensor, height: int, width: int) -> Tensor:
     return pixels[..., top : top + height, left : left + width]
 
 
-def resized(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """Return the photo scaled and cropped, before normalisation: (C, h, w) uint8."""
+def fit_box(height: int, width: int, box: tuple[int, int], ratio: float = 1.0) -> tuple[int, int]:
+    """Return the (height, width) a photo gets: as large as fits into ``ratio`` times the box (shorter, longer side).
+
+    Source: ``rescale_size`` of mmcv, whose rounding is kept.
+    """
+    longer, shorter = int(max(box) * ratio), int(min(box) * ratio)
+    factor = min(longer / max(height, width), shorter / min(height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def resized(image: Image.Image, preprocessing: Preprocessing, ratio: float = 1.0) -> Tensor:
+    """Return the photo scaled and cropped, before normalisation: (C, h, w) uint8.
+
+    ``ratio`` scales the target of "box", "native" and "squash" (several scales of one photo, for label maps).
+    """
     pixels = pixels_of(image)
     mode = preprocessing.interpolation
+    if preprocessing.resize in ("box", "native"):
+        height, width = pixels.shape[-2:]
+        if preprocessing.resize == "box":
+            size = fit_box(height, width, preprocessing.size, ratio)
+        else:
+            size = (max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5)))
+        return pixels if size == (height, width) else scaled(pixels, size, mode, preprocessing.antialias)
     if preprocessing.resize == "squash":
-        return scaled(pixels, list(preprocessing.size), mode)
+        size = (max(1, int(preprocessing.size[0] * ratio + 0.5)), max(1, int(preprocessing.size[1] * ratio + 0.5)))
+        return scaled(pixels, size, mode, preprocessing.antialias)
     height, width = pixels.shape[-2:]
     # The longer side follows by truncation, as in torchvision and in transformers' processors.
     scale = preprocessing.resize_to / min(height, width)
@@ -67,17 +92,18 @@ def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (pixels.to(torch.float32) / 255.0 - mean) / std
 
 
-def prepare(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+def prepare(image: Image.Image, preprocessing: Preprocessing, ratio: float = 1.0) -> Tensor:
     """Return the network's input for one upright photo.
 
     Args:
         image: 8-bit picture with as many channels as ``preprocessing`` has means.
         preprocessing: stored with the weights.
+        ratio: of the size that it says; see ``resized``.
 
     Returns:
         (C, h, w) float32.
     """
-    return normalise(resized(image, preprocessing), preprocessing)
+    return normalise(resized(image, preprocessing, ratio), preprocessing)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import SwinBackbone
-from swinkit.models.systems import DEFAULT_DECODERS, DROP_PATH, is_system, resolve_system, system_variant
+from swinkit.models.systems import DEFAULT_DECODERS, DROP_PATH, SYSTEM_NAMES, resolve_system, system_variant
 from swinkit.models.timm_backbone import TimmBackbone
 from swinkit.models.variants import resolve
 from swinkit.specs import Decoder, ModelSpec, Variant
@@ -43,7 +43,7 @@ def create_model(
         UnknownName: no such network; the message has the nearest three.
         ValueError: a field out of range.
     """
-    if is_system(name):
+    if name in SYSTEM_NAMES:
         return _segmenter(name, num_classes, in_chans, img_size, backbone, changes)
     if backbone is not None:
         raise ValueError(f"{name} is a whole network and takes no backbone; a decoder does: upernet, fpn, unet")
@@ -108,7 +108,7 @@ def _segmenter(
         raise ValueError(f"a segmenter needs at least one class, got {classes}")
     if variant_name.startswith(TIMM):
         if changes:
-            raise ValueError(f"{sorted(changes)[0]!r} is a field of our own backbones; timm's are taken as they are")
+            raise ValueError(f"{min(changes)!r} is a field of our own backbones; timm's are taken as they are")
         return Segmenter(TimmBackbone(variant_name.removeprefix(TIMM), in_chans, img_size), decoder, classes)
     return Segmenter(create_backbone(variant_name, in_chans, **{"drop_path": DROP_PATH, **changes}), decoder, classes)
 

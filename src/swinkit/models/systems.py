@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swinkit.errors import UnknownName, nearest
-from swinkit.models.variants import VARIANTS, parameter_count, resolve
+from swinkit.models.variants import parameter_count, resolve
 from swinkit.specs import DECODERS, Decoder, Variant
 
 # What each decoder is without further wishes: the authors' UPerNet, and mmsegmentation's FPN and U-Net.
@@ -65,6 +65,7 @@ SYSTEMS: dict[str, System] = {
     ),
 }
 _SPELLINGS = {spelling: name for name, system in SYSTEMS.items() for spelling in (name, *system.aliases)}
+SYSTEM_NAMES = frozenset([*DECODERS, *_SPELLINGS])  # decoders and published systems, every spelling
 
 
 def resolve_system(name: str) -> tuple[str, System]:
@@ -76,11 +77,6 @@ def resolve_system(name: str) -> tuple[str, System]:
     if name not in _SPELLINGS:
         raise UnknownName(f"no segmentation system is called {name!r}{nearest(name, _SPELLINGS)}")
     return _SPELLINGS[name], SYSTEMS[_SPELLINGS[name]]
-
-
-def is_system(name: str) -> bool:
-    """Return whether a name is that of a decoder or of a published system."""
-    return name in DECODERS or name in _SPELLINGS
 
 
 def system_variant(system: System) -> Variant:

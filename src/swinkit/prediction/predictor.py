@@ -18,7 +18,7 @@ from swinkit import weights
 from swinkit.data.images import read_image, to_rgb
 from swinkit.data.transforms import prepare
 from swinkit.errors import CheckpointError, InputError, RunError
-from swinkit.models.classifier import SwinClassifier
+from swinkit.models.build import build_network
 from swinkit.prediction.results import ClassificationResult, Prediction
 from swinkit.specs import ModelSpec, Preprocessing
 
@@ -40,7 +40,7 @@ def load(source: str | os.PathLike[str], device: str | None = None) -> Predictor
     place = pick_device(device)
     checkpoint = weights.load_checkpoint(os.fspath(source))
     with torch.device("meta"):  # no time for random weights that nobody will see
-        model = SwinClassifier(checkpoint.spec.variant)
+        model = build_network(checkpoint.spec)
     weights.load_into(model, checkpoint)
     return Predictor(model.to(place), checkpoint.spec)
 

@@ -10,24 +10,27 @@ from torch.nn import functional as F
 
 from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer
 from swinkit.labels import map_22k_to_1k
+from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import Swin, SwinBackbone, WindowAttentionV2
 from swinkit.models.windows import resize_bias_table
 from swinkit.specs import Variant
 from swinkit.weights.checkpoint import Checkpoint
+from swinkit.weights.heads import PREFIXES
 
 Head = Literal["exact", "new", "22k"]
 
 
 def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head = "exact") -> str:
-    """Load weights into a Swin, adapting what is allowed to differ.
+    """Load weights into a network, adapting what is allowed to differ.
 
     Args:
-        model: a classifier, backbone, or masked encoder of this package; one built on the meta device takes the tensors
+        model: a classifier, backbone, masked encoder or segmenter of this package; one built on the meta device takes the tensors
             themselves.
         source: a checkpoint, or tensors under our names. A V2 checkpoint also says the windows it was trained with, so
             that its coordinates keep their scale at another window.
         head: "exact" refuses another number of classes, "new" starts such a head at zero (as the original loader
-            does), "22k" takes the rows of the 1,000 classes out of a 22K head.
+            does; a segmenter's classifier as it was initialised, its decoder too where the weights have none), "22k" takes
+            the rows of the 1,000 classes out of a 22K head.
 
     Returns:
         One line: how many tensors were loaded, what was resized or made anew.
@@ -36,10 +39,15 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
         KeysLeftOver: tensors without a place, or places without a tensor.
         ShapesDiffer: a tensor of another shape.
     """
+    if isinstance(model, Segmenter):
+        return _load_segmenter(model, source, head)
     wanted = model.state_dict()
     variant = source.spec.variant if isinstance(source, Checkpoint) else None
-    given = dict(source.tensors if isinstance(source, Checkpoint) else source)
+    given = _tensors(source)
     notes: list[str] = []
+    decoders = [given.pop(key) for key in list(given) if key.startswith(PREFIXES)]
+    if decoders:
+        notes.append(f"left aside {len(decoders)} tensors of a decoder")
     aside = _set_aside(model, given, wanted, head, notes)
     _fit_head(given, wanted, head, notes)
     _fit_stem(given, wanted, notes)
@@ -57,15 +65,66 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
             )
         if not value.is_floating_point():
             raise CheckpointError(f"{key} holds {value.dtype}, not floating point numbers; quantised weights are not read")
-    unborn = any(value.is_meta for value in wanted.values())
-    # A copy even then: memory of a file may be unaligned, and kernels round differently there.
-    given = {key: value.to(wanted[key].dtype, copy=unborn) for key, value in given.items()}
-    model.load_state_dict(given, assign=unborn)
+    _put(model, given, wanted)
     if variant is not None and isinstance(model, Swin):
         _keep_coordinates(model, variant, notes)
     total = len(wanted)
     said = f"loaded {total - aside} of {total} tensors"
     return "; ".join([said, *notes])
+
+
+def _tensors(source: Checkpoint | dict[str, Tensor]) -> dict[str, Tensor]:
+    return dict(source.tensors if isinstance(source, Checkpoint) else source)
+
+
+def _put(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Copy tensors into the network; one on the meta device takes copies as its own."""
+    unborn = any(value.is_meta for value in wanted.values())
+    # A copy even then: memory of a file may be unaligned, and kernels round differently there.
+    given = {key: value.to(wanted[key].dtype, copy=unborn) for key, value in given.items()}
+    model.load_state_dict(given, assign=unborn)
+
+
+def _load_segmenter(model: Segmenter, source: Checkpoint | dict[str, Tensor], head: Head) -> str:
+    """Load the backbone by its own rules and the decoder strictly, or leave the decoder new."""
+    tensors = _tensors(source)
+    given = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIXES)}
+    if not isinstance(model.backbone, Swin):
+        body, wanted = {key.removeprefix("backbone."): t for key, t in tensors.items()}, model.backbone.state_dict()
+        if body.keys() != wanted.keys():
+            odd = sorted(body.keys() ^ wanted.keys())
+            raise KeysLeftOver(f"{len(odd)} tensors of the backbone do not match (first: {odd[0]}); the weights are another's")
+        _put(model.backbone, body, wanted)
+        said = f"loaded {len(body)} tensors of the backbone"
+    elif isinstance(source, Checkpoint):
+        said = load_into(model.backbone, Checkpoint(tensors, source.spec, source.dialect, [], source.source), "new")
+    else:
+        said = load_into(model.backbone, tensors, "new")
+    wanted = {key: value for key, value in model.state_dict().items() if key.startswith(PREFIXES)}
+    if not given:
+        if head == "exact":
+            raise KeysLeftOver("the weights have no decoder, only a backbone; train one: swinkit train finetune_segment")
+        return f"{said}; the decoder starts anew"
+    old, new = given["decode_head.classifier.weight"].shape[0], model.num_classes
+    if old != new:
+        if head == "exact":
+            raise ShapesDiffer(f"the weights have {old} classes, the network {new}; build it with num_classes={old}")
+        for key in [key for key in given if ".classifier." in key]:
+            given[key] = wanted.get(key, given[key])
+        said += f"; classifiers start anew ({old} -> {new} classes)"
+    auxiliary = {key for key in given.keys() ^ wanted.keys() if key.startswith("auxiliary_head.")}
+    for key in auxiliary:
+        if key in given:
+            del given[key]
+        elif head != "exact":
+            given[key] = wanted[key]
+    if auxiliary:
+        said += "; auxiliary head left aside or new"
+    odd = sorted(given.keys() ^ wanted.keys()) or [key for key in given if given[key].shape != wanted[key].shape]
+    if odd:
+        raise ShapesDiffer(f"{len(odd)} tensors of the decoder do not fit (first: {odd[0]}); build the decoder of the weights")
+    _put(model, {**{k: v for k, v in model.state_dict().items() if k not in given}, **given}, model.state_dict())
+    return f"{said}; {len(given)} of the decoder"
 
 
 def _set_aside(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]) -> int:

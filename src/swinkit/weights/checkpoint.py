@@ -14,11 +14,13 @@ from torch import Tensor
 from swinkit.embedded import EMBEDDED, embedded_path
 from swinkit.errors import CheckpointError, KeysLeftOver, UnknownName, nearest
 from swinkit.extras import need
-from swinkit.labels import imagenet_names
+from swinkit.labels import ade20k, imagenet_names
 from swinkit.models.classifier import SwinClassifier
+from swinkit.models.systems import DROP_PATH, SYSTEMS
 from swinkit.models.variants import RELEASES, resolve
-from swinkit.specs import ModelSpec, Preprocessing, Variant
+from swinkit.specs import Decoder, MaskRules, ModelSpec, Preprocessing, Variant
 from swinkit.weights.convert import Neutral, to_neutral
+from swinkit.weights.heads import infer_decoder
 from swinkit.weights.infer import infer_variant
 from swinkit.weights.read import SUFFIXES, read_json, read_tensors
 
@@ -65,10 +67,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         return _from_file(path)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and ".." not in text:
         return _from_folder(_download(text), name=text)
+    if text in SYSTEMS:
+        for alias in SYSTEMS[text].aliases:
+            return _from_folder(_download(alias), name=alias)
+        raise CheckpointError(f"{text} has no copy on the Hugging Face hub; give the file of its authors")
     try:
         canonical, _ = resolve(text)
     except UnknownName:
-        known = [*EMBEDDED, *RELEASES]
+        known = [*EMBEDDED, *RELEASES, *SYSTEMS]
         raise UnknownName(
             f"{text!r} is no file, folder, hub id or model{nearest(text, known)}; embedded: {_embedded()}"
         ) from None
@@ -122,6 +128,8 @@ def _download(repository: str) -> Path:
 def _from_file(path: Path, name: str = "") -> Checkpoint:
     tensors, metadata = read_tensors(path)
     described = _described(path, metadata)
+    if described is not None and described.backbone:  # another code base's pyramid: its names are its own
+        return Checkpoint(tensors, described, described.backbone, [], str(path))
     try:
         neutral = to_neutral(tensors)
     except CheckpointError as error:
@@ -167,11 +175,23 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
         if hints is not None and (hints.version, hints.depths) != (neutral.version, _count(neutral)):
             hints = None
     variant, notes = infer_variant(neutral, name, hints)
+    decoder = None
+    if neutral.head:
+        decoder, classes = infer_decoder(neutral.head, variant.channels, described.decoder if described else None)
+        variant = variant.changed(num_classes=classes, drop_path=described.variant.drop_path if described else DROP_PATH)
     if described is not None and neutral.version == 1 and described.variant.window_size != variant.window_size:
         notes.append(f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}")
     _refuse_incomplete(neutral, variant)
     notes += [f"left aside: {count} tensors under {word!r}" for word, count in sorted(neutral.aside.items())]
-    if described is None:
+    if described is None and decoder is not None:
+        labels, palette = ade20k() if variant.num_classes == 150 else ((), ())
+        preparation = Preprocessing((512, 2048), "box", 0, "bilinear", antialias=False)
+        spec = ModelSpec(
+            variant, preparation, labels, "segment", name, decoder=decoder, masks=MaskRules((0,), palette) if labels else None
+        )
+        if not labels:
+            notes.append(f"no class names are known for {variant.num_classes} classes")
+    elif described is None:
         spec = ModelSpec(
             variant, _published_preparation(neutral.dialect, variant), imagenet_names(variant.num_classes), name=name
         )
@@ -180,8 +200,9 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
     else:
         if described.labels and variant.num_classes and len(described.labels) != variant.num_classes:
             raise CheckpointError(f"{len(described.labels)} class names for {variant.num_classes} classes; mend the description")
-        spec = described.changed(variant=variant, name=name)
-    return Checkpoint(neutral.tensors, spec, neutral.dialect, notes, str(path))
+        task = "segment" if decoder else "classify" if described.task == "segment" else described.task
+        spec = described.changed(variant=variant, name=name, decoder=decoder, task=task)
+    return Checkpoint(neutral.tensors | neutral.head, spec, neutral.dialect, notes, str(path))
 
 
 def _refuse_incomplete(neutral: Neutral, variant: Variant) -> None:
@@ -222,6 +243,8 @@ def _published_preparation(dialect: str, variant: Variant) -> Preprocessing:
 def _hf_spec(config: dict[str, Any], path: Path) -> ModelSpec:
     """Return the description in a transformers ``config.json`` and ``preprocessor_config.json``."""
     kind = config.get("model_type")
+    if kind == "upernet":
+        return _upernet_spec(config, path)
     if kind not in ("swin", "swinv2"):
         raise CheckpointError(f"config.json describes a {kind!r}, not a swin or swinv2")
     labels = _hf_labels(config)
@@ -250,6 +273,28 @@ def _hf_spec(config: dict[str, Any], path: Path) -> ModelSpec:
         name=str(config.get("_name_or_path") or ""),
         multi_label=config.get("problem_type") == "multi_label_classification",
     )
+
+
+def _upernet_spec(config: dict[str, Any], path: Path) -> ModelSpec:
+    """Return the description of transformers' UPerNet; the file says nothing of how its labels were stored."""
+    body = config.get("backbone_config")
+    if not isinstance(body, dict) or body.get("model_type") not in ("swin", "swinv2"):
+        raise CheckpointError("config.json describes a UPerNet on another backbone than Swin; this package reads those on Swin")
+    spec = _hf_spec({**body, "id2label": config.get("id2label")}, path)
+    scales = config.get("pool_scales", (1, 2, 3, 6))
+    decoder = Decoder(
+        channels=_integer(config, "hidden_size", 512),
+        pool_scales=tuple(scales) if isinstance(scales, list | tuple) else (1, 2, 3, 6),
+        auxiliary_channels=_integer(config, "auxiliary_channels", 256) if config.get("use_auxiliary_head", True) else 0,
+    )
+    labels = _hf_labels(config)
+    known, palette = ade20k()
+    masks = MaskRules((0,), palette) if len(labels) == len(known) else None
+    variant = spec.variant.changed(drop_path=float(body.get("drop_path_rate", 0.1)))
+    preparation = spec.preprocessing
+    if not (path / "preprocessor_config.json").is_file():
+        preparation = Preprocessing((512, 512), "squash", 0, "bilinear")
+    return spec.changed(variant=variant, labels=labels, task="segment", decoder=decoder, masks=masks, preprocessing=preparation)
 
 
 def _integer(config: dict[str, Any], name: str, default: int) -> int:
@@ -294,6 +339,11 @@ def hf_preprocessing(config: dict[str, Any], img_size: int) -> Preprocessing:
     for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
         if isinstance(config.get(theirs), list):
             normal[ours] = tuple(float(value) for value in config[theirs])
+    if config.get("do_resize") is False:
+        return Preprocessing((img_size, img_size), "native", **normal)
+    if isinstance(size, dict) and "longest_edge" in size:
+        box = (int(size["shortest_edge"]), int(size["longest_edge"]))
+        return Preprocessing(box, "box", antialias=interpolation != "bilinear", **normal)
     if isinstance(size, dict) and "shortest_edge" in size:
         edge = int(size["shortest_edge"])
         if config.get("do_center_crop") and crop is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from swinkit.errors import KeysLeftOver, UnknownDialect
 from swinkit.weights.dialects import DIALECTS, HF_5_SPELLINGS, OPERATIONS, Dialect, Row
+from swinkit.weights.heads import HEADS, IGNORED, PREFIXES, recognise_head
 
 Indices = dict[str, int]
 
@@ -23,7 +24,8 @@ class Neutral:
         dialect: name of the table that explained them.
         version: 1 or 2.
         derived: tensors that are not weights but tell the window (``relative_coords_table`` ...), by our block name.
-        aside: number of tensors of other parts (detection heads, decoders), by their first word.
+        aside: number of tensors of other parts (detection heads ...), by their first word.
+        head: tensors of a segmentation decoder, under our names.
     """
 
     tensors: dict[str, Tensor]
@@ -31,6 +33,7 @@ class Neutral:
     version: int
     derived: dict[str, Tensor] = field(default_factory=dict)
     aside: dict[str, int] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)
 
 
 def recognise(keys: set[str]) -> tuple[str, str]:
@@ -77,6 +80,10 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
     dialect = DIALECTS[name]
     version = 2 if any(re.search(r"logit_scale|cpb_mlp|rpe_mlp|continuous_position_bias_mlp", key) for key in tensors) else 1
     neutral = Neutral({}, name, version)
+    decoder = recognise_head(set(tensors))
+    if decoder is not None:
+        neutral.head = _renamed({k: t for k, t in tensors.items() if k.startswith(PREFIXES)}, decoder, backwards=True)
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(PREFIXES)}
     groups: dict[tuple[int, tuple], dict[int, tuple[str, Tensor]]] = {}
     unknown = []
     for key, tensor in tensors.items():
@@ -145,6 +152,32 @@ def from_neutral(tensors: dict[str, Tensor], dialect_name: str, version: int, pr
     return result
 
 
+def head_from_neutral(head: dict[str, Tensor], table: str) -> dict[str, Tensor]:
+    """Return a decoder's tensors in the names of ``HEADS[table]``.
+
+    Raises:
+        KeysLeftOver: that code base has no such decoder.
+    """
+    return _renamed(head, table, backwards=False)
+
+
+def _renamed(tensors: dict[str, Tensor], table: str, backwards: bool) -> dict[str, Tensor]:
+    """Rename by a table of one-to-one rows: theirs to ours (``backwards``) or ours to theirs."""
+    result: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if key.startswith(IGNORED):
+            continue
+        for row in HEADS[table]:
+            source, target = (row.theirs[0], row.ours[0]) if backwards else (row.ours[0], row.theirs[0])
+            indices = _match(source, key)
+            if indices is not None:
+                result[_fill(target, indices)] = tensor
+                break
+        else:
+            raise KeysLeftOver(f"{key} {tuple(tensor.shape)} has no place in a decoder of the dialect {table}")
+    return result
+
+
 def _inner(key: str, prefix: str, dialect: str) -> str | None:
     """Return the key inside the network, or None for another part of the file."""
     if dialect == "hf" and prefix.endswith(("swin.", "swinv2.")):
@@ -157,7 +190,8 @@ def _inner(key: str, prefix: str, dialect: str) -> str | None:
         return None
     inner = key.removeprefix(prefix)
     if dialect == "hf":
-        if inner.startswith("decoder."):
+        # SimMIM's decoder; a final norm that transformers 5 keeps in its pyramids and never uses
+        if inner.startswith(("decoder.", "swin.layernorm.", "swinv2.layernorm.")):
             return None
         for theirs, files in HF_5_SPELLINGS:
             inner = inner.replace(theirs, files)

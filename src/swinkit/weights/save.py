@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from swinkit.errors import CheckpointError, InputError
 from swinkit.files import atomic_path, atomic_write
+from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import Swin
 from swinkit.models.variants import RELEASES
 from swinkit.models.windows import relative_coordinates
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 from swinkit.weights.checkpoint import METADATA_KEY
-from swinkit.weights.convert import from_neutral
+from swinkit.weights.convert import from_neutral, head_from_neutral
+from swinkit.weights.heads import PREFIXES
 
 _RESAMPLE = {"bilinear": 2, "bicubic": 3}
 
@@ -31,7 +33,7 @@ def save_pretrained(model: nn.Module, spec: ModelSpec, folder: str | Path, card:
     """Write a folder that ``transformers`` opens and that answers the same there.
 
     Args:
-        model: a classifier of this package.
+        model: a classifier or segmenter of this package.
         spec: its description.
         folder: made if it does not exist; config.json, preprocessor_config.json and model.safetensors are replaced.
         card: text of README.md.
@@ -39,9 +41,14 @@ def save_pretrained(model: nn.Module, spec: ModelSpec, folder: str | Path, card:
     Raises:
         CheckpointError: the network is one that transformers cannot hold, with the reason.
     """
+    tensors = model.state_dict()
     if isinstance(model, Swin):
         spec = spec.changed(variant=model.variant)
-    return save_folder(model.state_dict(), spec, folder, card)
+    if isinstance(model, Segmenter) and isinstance(model.backbone, Swin):
+        spec = spec.changed(variant=model.backbone.variant.changed(num_classes=model.num_classes), decoder=model.decoder)
+    if spec.decoder is not None and not spec.backbone:
+        tensors = {key.removeprefix("backbone."): tensor for key, tensor in tensors.items()}
+    return save_folder(tensors, spec, folder, card)
 
 
 def save_folder(tensors: dict[str, Tensor], spec: ModelSpec, folder: str | Path, card: str | None = None) -> Path:
@@ -50,10 +57,13 @@ def save_folder(tensors: dict[str, Tensor], spec: ModelSpec, folder: str | Path,
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder")
     variant = spec.variant
-    _refuse_hf(variant)
-    prefix = ("swin." if variant.version == 1 else "swinv2.") if variant.num_classes else ""
-    converted = from_neutral(_hf_shaped(tensors, variant), "hf", variant.version, prefix)
-    atomic_write(folder / "config.json", json.dumps(_hf_config(spec), indent=2) + "\n")
+    if spec.decoder is not None:
+        config, converted = _hf_segmenter(tensors, spec)
+    else:
+        _refuse_hf(variant)
+        prefix = ("swin." if variant.version == 1 else "swinv2.") if variant.num_classes else ""
+        config, converted = _hf_config(spec), from_neutral(_hf_shaped(tensors, variant), "hf", variant.version, prefix)
+    atomic_write(folder / "config.json", json.dumps(config, indent=2) + "\n")
     atomic_write(folder / "preprocessor_config.json", json.dumps(_hf_processor(spec.preprocessing), indent=2) + "\n")
     # Last: a folder with weights is a complete one.
     _save_tensors(folder / "model.safetensors", converted, {METADATA_KEY: json.dumps(spec.to_dict()), "format": "pt"})
@@ -69,7 +79,7 @@ def save_dialect(path: str | Path, tensors: dict[str, Tensor], spec: ModelSpec, 
         path: "hf" and "timm": a folder, or for timm also a file; else a .pth or .safetensors file.
         tensors: neutral.
         spec: their description.
-        dialect: "official", "hf", "timm" or "torchvision".
+        dialect: "official", "hf", "timm", "torchvision" or "mm" (mmsegmentation and its kin).
 
     Raises:
         CheckpointError: a pair that the dialect cannot hold, with the reason.
@@ -80,15 +90,22 @@ def save_dialect(path: str | Path, tensors: dict[str, Tensor], spec: ModelSpec, 
         return save_folder(tensors, spec, path)
     if dialect == "torchvision":
         _refuse_torchvision(variant)
-    if dialect not in ("official", "timm", "torchvision"):
-        raise InputError(f"cannot write {dialect!r}; choose official, hf, timm or torchvision")
-    converted = from_neutral(tensors, dialect, variant.version)
+    if dialect not in ("official", "timm", "torchvision", "mm"):
+        raise InputError(f"cannot write {dialect!r}; choose official, hf, timm, torchvision or mm")
+    if spec.decoder is not None:
+        if dialect not in ("official", "mm"):
+            raise CheckpointError(f"{dialect} has no segmenters; write official, mm or hf")
+        converted = _segmenter(tensors, spec, dialect, "mm")
+    else:
+        converted = from_neutral(tensors, dialect, variant.version)
     if dialect == "official" and variant.version == 2:
         converted |= _coordinate_tables(variant)  # the only place where a .pth says its window
     if path.suffix == ".safetensors":
         _save_tensors(path, converted, {METADATA_KEY: json.dumps(spec.to_dict()), "format": "pt"})
     elif path.suffix in (".pth", ".pt", ".bin"):
-        content = {"model": converted} if dialect == "official" else converted
+        content: dict[str, Any] = {"model": converted} if dialect == "official" else converted
+        if spec.decoder is not None:
+            content = {"meta": {"CLASSES": list(spec.labels)}, "state_dict": converted}
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     elif dialect == "timm" and not path.suffix:
@@ -97,6 +114,52 @@ def save_dialect(path: str | Path, tensors: dict[str, Tensor], spec: ModelSpec, 
     else:
         raise InputError(f"{path}: give a file ending in .safetensors or .pth for {dialect}")
     return path
+
+
+def _segmenter(tensors: dict[str, Tensor], spec: ModelSpec, dialect: str, head: str) -> dict[str, Tensor]:
+    """Return a segmenter's tensors in the names of a dialect's backbone and a table's decoder."""
+    if spec.backbone:
+        raise CheckpointError(f"a backbone of timm ({spec.backbone}) has no other dialect; save it as .safetensors of our own")
+    body = {key: tensor for key, tensor in tensors.items() if not key.startswith(PREFIXES)}
+    decoder = {key: tensor for key, tensor in tensors.items() if key.startswith(PREFIXES)}
+    converted = from_neutral(body, dialect, spec.variant.version, "backbone.")
+    if dialect == "official":
+        converted = {f"backbone.{key.removeprefix('backbone.')}": tensor for key, tensor in converted.items()}
+    return converted | head_from_neutral(decoder, head)
+
+
+def _hf_segmenter(tensors: dict[str, Tensor], spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config.json and tensors of transformers' UPerNet."""
+    decoder, variant = spec.decoder, spec.variant
+    assert decoder is not None
+    if decoder.kind != "upernet":
+        raise CheckpointError(f"transformers has no {decoder.kind} on Swin, only UPerNet; write official or mm instead")
+    if decoder.auxiliary_channels and decoder.auxiliary_index != 2:
+        raise CheckpointError("transformers' auxiliary head stands on the third map; this one does not")
+    if variant.version == 2:
+        raise CheckpointError("transformers' Swin V2 backbone has no output norms; a segmenter on it cannot be written as hf")
+    body = _hf_config(spec.changed(variant=variant.changed(num_classes=0)))
+    stages = [f"stage{i + 1}" for i in range(len(variant.depths))]
+    body |= {"out_features": stages, "stage_names": ["stem", *stages]}
+    labels = spec.labels or tuple(f"LABEL_{i}" for i in range(variant.num_classes))
+    config = {
+        "architectures": ["UperNetForSemanticSegmentation"],
+        "model_type": "upernet",
+        "backbone_config": body,
+        "hidden_size": decoder.channels,
+        "pool_scales": list(decoder.pool_scales),
+        "use_auxiliary_head": bool(decoder.auxiliary_channels),
+        "auxiliary_loss_weight": 0.4,
+        "auxiliary_in_channels": variant.channels[2],
+        "auxiliary_channels": decoder.auxiliary_channels or 256,
+        "auxiliary_num_convs": 1,
+        "auxiliary_concat_input": False,
+        "loss_ignore_index": 255,
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "torch_dtype": "float32",
+    }
+    return config, _segmenter(tensors, spec, "hf", "hf")
 
 
 def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -192,6 +255,11 @@ def _hf_processor(preprocessing: Preprocessing) -> dict[str, Any]:
         "image_mean": list(preprocessing.mean),
         "image_std": list(preprocessing.std),
     }
+    if preprocessing.resize == "native":
+        return {"image_processor_type": "SegformerImageProcessor", **common, "do_resize": False}
+    if preprocessing.resize == "box":
+        box = {"shortest_edge": min(preprocessing.size), "longest_edge": max(preprocessing.size)}
+        return {"image_processor_type": "SegformerImageProcessor", "size": box, **common}
     if preprocessing.resize == "squash":
         return {"image_processor_type": "ViTImageProcessor", "size": {"height": height, "width": width}, **common}
     return {

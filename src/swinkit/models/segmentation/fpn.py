@@ -21,8 +21,8 @@ class FpnNeck(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in channels_in)
         self.smooth = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in channels_in)
         for layer in (*self.lateral, *self.smooth):
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return as many maps as came, all ``channels`` wide, sizes unchanged."""

@@ -5,6 +5,7 @@ Source: ``UpConvBlock`` and ``InterpConv`` of mmsegmentation's ``unet.py``, chai
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -18,9 +19,7 @@ class UNetNeck(nn.Module):
 
     def __init__(self, channels_in: Sequence[int]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            _UpBlock(coarse, fine) for fine, coarse in zip(channels_in[:-1], channels_in[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(_UpBlock(coarse, fine) for fine, coarse in itertools.pairwise(channels_in))
         self.channels = tuple(reversed(channels_in))
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

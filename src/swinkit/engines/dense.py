@@ -1,0 +1,141 @@
+"""Logits of label maps: whole images, sliding windows, several scales and mirror images, and their way back to a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from swinkit.data.transforms import prepare
+from swinkit.specs import Preprocessing
+
+Network = Callable[[Tensor], Tensor]
+BAND_VALUES = 2**24  # logits enlarged at once: 64 MB
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often and how a photo goes through the network.
+
+    Args:
+        ratios: scales of the prepared photo; several are averaged as probabilities.
+        flip: each of them also mirrored.
+        crop: side of a sliding window, pixels of the network's input; 0 takes the photo whole.
+        stride: step of the window; 0 means two thirds of the crop.
+    """
+
+    ratios: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    crop: int = 0
+    stride: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) > 16:
+            raise ValueError(f"ratios must be between 0 and 16, got {self.ratios}")
+        if self.crop < 0 or self.stride < 0 or (self.crop and self.stride > self.crop):
+            raise ValueError(f"a stride of {self.stride} with windows of {self.crop} leaves holes; make it at most the window")
+
+    def describe(self) -> str:
+        """Return a few words for reports."""
+        step = self.stride or max(1, 2 * self.crop // 3)
+        how = f"windows of {self.crop} every {step} pixels" if self.crop else "whole image"
+        scales = "" if self.ratios == (1.0,) else f", scales {'/'.join(f'{ratio:g}' for ratio in self.ratios)}"
+        return how + scales + (", with mirror images" if self.flip else "")
+
+
+def slide(network: Network, images: Tensor, crop: int, stride: int) -> Tensor:
+    """Return the mean logits of overlapping windows.
+
+    Args:
+        network: (B, C, h, w) -> (B, K, h, w).
+        images: (B, C, H, W).
+        crop, stride: side and step of the windows, pixels. The last window of a row is moved back inside; a side
+            shorter than the crop is taken whole.
+
+    Returns:
+        (B, K, H, W). One window that covers the image gives exactly the network's answer.
+
+    Source: ``slide_inference`` of mmsegmentation's ``encoder_decoder.py``.
+    """
+    height, width = images.shape[-2:]
+    total, count = None, images.new_zeros(1, 1, height, width)
+    for top in _starts(height, crop, stride):
+        for left in _starts(width, crop, stride):
+            rows, columns = slice(top, min(top + crop, height)), slice(left, min(left + crop, width))
+            logits = network(images[:, :, rows, columns])
+            if total is None:
+                total = logits.new_zeros(logits.shape[0], logits.shape[1], height, width)
+            total[:, :, rows, columns] += logits
+            count[:, :, rows, columns] += 1
+    assert total is not None
+    return total / count
+
+
+def _starts(length: int, crop: int, stride: int) -> list[int]:
+    steps = max(length - crop + stride - 1, 0) // stride + 1
+    return [max(min(step * stride + crop, length) - crop, 0) for step in range(steps)]
+
+
+def passes_of(
+    network: Network, image: Image.Image, preprocessing: Preprocessing, options: Passes, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Return the logits of every pass, mirrored ones mirrored back: each (K, h, w) at the size of its input, on the CPU."""
+    found = []
+    for ratio in options.ratios:
+        images = prepare(image, preprocessing, ratio)[None].to(device)
+        for mirrored in (False, True) if options.flip else (False,):
+            turned = images.flip(-1) if mirrored else images
+            if options.crop:
+                logits = slide(network, turned, options.crop, options.stride or max(1, 2 * options.crop // 3))
+            else:
+                logits = network(turned)
+            found.append((logits.flip(-1) if mirrored else logits)[0].float().cpu())
+    return found
+
+
+def bands(passes: Sequence[Tensor], height: int, width: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (rows, scores of these rows) of the photo, (K, rows, width), from top to bottom.
+
+    Scores are enlarged logits of one pass, or the mean probabilities of several. Never more than ``BAND_VALUES`` of a pass are
+    held, so the photo may be of any size.
+    """
+    step = max(1, BAND_VALUES // (passes[0].shape[0] * width))
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        if len(passes) == 1:
+            yield rows, _enlarged(passes[0], height, width, rows)
+        else:
+            yield rows, sum(_enlarged(logits, height, width, rows).softmax(dim=0) for logits in passes) / len(passes)
+
+
+def class_map(passes: Sequence[Tensor], height: int, width: int) -> np.ndarray:
+    """Return the most probable class of every pixel of the photo: (height, width) uint8, or uint16 beyond 255 classes."""
+    answer = np.empty((height, width), np.uint8 if passes[0].shape[0] <= 255 else np.uint16)
+    for rows, scores in bands(passes, height, width):
+        answer[rows] = scores.argmax(dim=0).numpy().astype(answer.dtype)
+    return answer
+
+
+def _enlarged(logits: Tensor, height: int, width: int, rows: slice) -> Tensor:
+    """Return some rows of the bilinear resize of (K, h, w) to (K, height, width)."""
+    if logits.shape[1:] == (height, width):
+        return logits[:, rows]
+    source = logits.shape[1]
+    # The rows that these ones lie between, with torch's rule for corners that are not aligned.
+    places = ((torch.arange(rows.start, rows.stop, dtype=torch.float32) + 0.5) * (source / height) - 0.5).clamp(min=0)
+    upper = places.floor().long().clamp(max=source - 1)
+    lower = (upper + 1).clamp(max=source - 1)
+    share = (places - upper)[None, :, None]
+    wide = F.interpolate(
+        logits[None, :, int(upper[0]) : int(lower[-1]) + 1],
+        size=(int(lower[-1]) + 1 - int(upper[0]), width),
+        mode="bilinear",
+        align_corners=False,
+    )[0]
+    upper, lower = upper - upper[0], lower - upper[0]
+    return wide[:, upper] * (1 - share) + wide[:, lower] * share
