@@ -27,7 +27,7 @@ from swinkit.data.tables import column, numbers_first, read_rows, read_text
 from swinkit.errors import DatasetError, ImageError
 from swinkit.extras import need
 
-_PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
 Target = int | tuple[int, ...]
 
 
@@ -126,7 +126,7 @@ def open_dataset(source: str | Path, split: str | None = None) -> Classification
         DatasetError: nothing of that form is there, or the part is missing.
     """
     text = str(source)
-    if split is not None and split not in _PARTS:
+    if split is not None and split not in PARTS:
         raise DatasetError(f"{text}: there is no split {split!r}; choose train, val or test")
     paths = _paths(text)
     if len(paths) > 1:
@@ -204,7 +204,7 @@ def _merged(parts: list[ClassificationData], where: str) -> ClassificationData:
 def _from_folder(path: Path, split: str | None) -> ClassificationData:
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         return _from_datasets(path, split)
-    for name in _PARTS.get(split or "", ()):
+    for name in PARTS.get(split or "", ()):
         if (path / f"{name}_map.txt").is_file():
             return _from_map(path, name)
         if (path / f"{name}.csv").is_file():
@@ -212,12 +212,12 @@ def _from_folder(path: Path, split: str | None) -> ClassificationData:
         if (path / f"{name}.zip").is_file():
             return _from_tree(ZipSource(path / f"{name}.zip"), None, str(path / f"{name}.zip"))
     for name in ("metadata.csv", "metadata.jsonl"):
-        for part in ("", *_PARTS.get(split or "", ())):
+        for part in ("", *PARTS.get(split or "", ())):
             if (path / part / name).is_file():
                 return _from_table(path / part / name, None if part else split)
     zips = sorted(path.glob("*.zip"))
     if zips and not any(child.is_dir() for child in path.iterdir()):
-        chosen = [z for z in zips if split is None or z.name.lower().startswith(_PARTS[split])]
+        chosen = [z for z in zips if split is None or z.name.lower().startswith(PARTS[split])]
         if not chosen:
             raise MissingPart(f"{path}: no zip begins with {split!r}; name the zips themselves or add that part")
         return _merged([_from_tree(ZipSource(z), None, str(z)) for z in chosen], str(path))
@@ -229,7 +229,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     names = source.names()
     entries = [(name, PurePosixPath(name).parts) for name in names if is_picture(name)]
     others = [PurePosixPath(name).parts for name in names if not is_picture(name)]
-    known = {word for words in _PARTS.values() for word in words}
+    known = {word for words in PARTS.values() for word in words}
 
     def part_at(depth: int) -> bool:
         # A folder "train" right above pictures is a class (a railway train) if classes of other names stand beside it.
@@ -242,15 +242,15 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     if not part_at(0) and len(tops) == 1 and all(len(parts) > 2 for _, parts in entries):
         depth = 1
     if part_at(depth):
-        if split and not any(parts[depth].lower() in _PARTS[split] for _, parts in entries if len(parts) > depth):
+        if split and not any(parts[depth].lower() in PARTS[split] for _, parts in entries if len(parts) > depth):
             present = sorted({parts[depth] for _, parts in entries if len(parts) > depth + 1})
             raise MissingPart(f"{where}: there is no part {split!r}, only {', '.join(present[:5])}")
         entries = [
             (name, parts[depth + 1 :])
             for name, parts in entries
-            if len(parts) > depth + 1 and parts[depth].lower() in (_PARTS[split] if split else known)
+            if len(parts) > depth + 1 and parts[depth].lower() in (PARTS[split] if split else known)
         ]
-        chosen = _PARTS[split] if split else known
+        chosen = PARTS[split] if split else known
         others = [parts for parts in others if len(parts) > depth + 1 and parts[depth].lower() in chosen]
     elif split in (None, "train"):
         entries = [(name, parts[depth:]) for name, parts in entries]
@@ -335,7 +335,7 @@ def _rows_of_part(path: Path, rows: list[tuple[int, dict[str, Any]]], file: str,
     """
     part = next((name for name in rows[0][1] if name.strip().lower() == "split"), None)
     folders = [str(row[file] or "").strip().partition("/")[0].lower() for _, row in rows]
-    known = {word for words in _PARTS.values() for word in words}
+    known = {word for words in PARTS.values() for word in words}
     if split is None:
         return {line for line, _ in rows}
     if part:
@@ -346,7 +346,7 @@ def _rows_of_part(path: Path, rows: list[tuple[int, dict[str, Any]]], file: str,
         return {line for line, _ in rows}
     else:
         raise MissingPart(f"{path}: has no column 'split', so no part {split!r}")
-    chosen = {line for (line, _), word in zip(rows, words, strict=True) if word in _PARTS[split]}
+    chosen = {line for (line, _), word in zip(rows, words, strict=True) if word in PARTS[split]}
     if not chosen:
         where = f"in column {part!r}" if part else "as its first folder"
         raise MissingPart(f"{path}: no row has {split!r} {where}")
@@ -362,7 +362,7 @@ def _from_datasets(path: Path, split: str | None) -> ClassificationData:
     except Exception as error:  # the library raises many kinds on damaged folders
         raise DatasetError(f"{path}: the datasets library cannot open it ({error})") from error
     if isinstance(loaded, library.DatasetDict):
-        names = [name for name in _PARTS.get(split or "train", ()) if name in loaded]
+        names = [name for name in PARTS.get(split or "train", ()) if name in loaded]
         if not names:
             raise MissingPart(f"{path}: there is no part {split or 'train'!r}, only {', '.join(loaded)}")
         loaded, where = loaded[names[0]], f"{path}/{names[0]}"

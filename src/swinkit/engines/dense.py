@@ -110,14 +110,14 @@ def bands(passes: Sequence[Tensor], height: int, width: int) -> Iterator[tuple[s
         if len(passes) == 1:
             yield rows, _enlarged(passes[0], height, width, rows)
         else:
-            yield rows, sum(_enlarged(logits, height, width, rows).softmax(dim=0) for logits in passes) / len(passes)
+            yield rows, torch.stack([_enlarged(logits, height, width, rows).softmax(dim=0) for logits in passes]).mean(0)
 
 
 def class_map(passes: Sequence[Tensor], height: int, width: int) -> np.ndarray:
-    """Return the most probable class of every pixel of the photo: (height, width) uint8, or uint16 beyond 255 classes."""
-    answer = np.empty((height, width), np.uint8 if passes[0].shape[0] <= 255 else np.uint16)
+    """Return the most probable class of every pixel of the photo: (height, width) uint8."""
+    answer = np.empty((height, width), np.uint8)
     for rows, scores in bands(passes, height, width):
-        answer[rows] = scores.argmax(dim=0).numpy().astype(answer.dtype)
+        answer[rows] = scores.argmax(dim=0).to(torch.uint8).numpy()
     return answer
 
 

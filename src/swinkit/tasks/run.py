@@ -20,7 +20,7 @@ from swinkit.files import atomic_write, free_folder
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.simmim import SimMIM
 from swinkit.models.variants import count_macs, parameter_count, resolve
-from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
 from swinkit.tasks.works import ClassifyWork, SimMimWork
 from swinkit.training import loop, runs
 from swinkit.training.checkpoint import Progress, read_progress
@@ -225,7 +225,8 @@ def _preprocessing(plan: Recipe, side: int, base: Preprocessing | None) -> Prepr
         resize,
         shorter,
         base.interpolation if base else "bicubic",
-        **({"mean": base.mean, "std": base.std} if base else {}),
+        base.mean if base else IMAGENET_MEAN,
+        base.std if base else IMAGENET_STD,
     )
 
 
