@@ -73,6 +73,14 @@ class ClassificationData:
         """
         return read_image(self.encoded(index), name=self.name(index), grey=grey)
 
+    def check(self, index: int) -> None:
+        """Read all that belongs to a sample.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        self.read(index)
+
     def encoded(self, index: int) -> bytes | Path:
         """Return the picture as it is stored: its bytes, or the path of its file."""
         source, name, _ = self.items[index]

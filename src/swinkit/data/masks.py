@@ -142,3 +142,19 @@ def encode_mask(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
     colours[: len(palette)] = palette[:256]
     image.putpalette(colours.tobytes())
     return image
+
+
+def paint(image: Image.Image, ids: np.ndarray, palette: np.ndarray, strength: float = 0.55) -> Image.Image:
+    """Return the picture with its label map over it in colours; void stays as it is.
+
+    Args:
+        image: of the label map's size.
+        ids: (H, W) uint8 class ids, 255 void.
+        palette: (K, 3) uint8.
+        strength: share of the colour, 0..1.
+    """
+    pixels = np.asarray(image.convert("RGB"), np.float32)
+    colours = np.zeros((256, 3), np.float32)
+    colours[: len(palette)] = palette
+    share = np.where(ids == IGNORED, 0.0, strength).astype(np.float32)[..., None]
+    return Image.fromarray((pixels * (1 - share) + colours[ids] * share).round().astype(np.uint8))

@@ -94,6 +94,15 @@ class SegmentationData:
             return self._drawn(index, name, size)
         return MaskReader(self.rules, len(self.classes)).read(self.sources[source].read(mask), self.mask_name(index), size)
 
+    def check(self, index: int) -> None:
+        """Read all that belongs to a sample, and compare sizes and values.
+
+        Raises:
+            ImageError: picture or label map cannot be read or used.
+        """
+        image = self.read(index)
+        self.mask(index, (image.height, image.width))
+
     def fingerprint(self) -> str:
         """Return a short hash of classes, names and rules; where the files lie does not count."""
         digest = hashlib.sha256(json.dumps([self.classes, list(self.rules.void)]).encode())

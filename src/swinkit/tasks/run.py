@@ -17,10 +17,13 @@ from swinkit.data import ClassificationData, open_dataset, split_dataset
 from swinkit.data.folders import MissingPart
 from swinkit.errors import DatasetError, RunError
 from swinkit.files import atomic_write, free_folder
-from swinkit.models.classifier import SwinClassifier
+from swinkit.models.build import TIMM, build_network
 from swinkit.models.simmim import SimMIM
-from swinkit.models.variants import count_macs, parameter_count, resolve
-from swinkit.specs import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Preprocessing
+from swinkit.models.swin import Swin
+from swinkit.models.systems import segmenter_macs
+from swinkit.models.variants import VARIANTS, count_macs, resolve
+from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.tasks import segment
 from swinkit.tasks.works import ClassifyWork, SimMimWork
 from swinkit.training import loop, runs
 from swinkit.training.checkpoint import Progress, read_progress
@@ -28,26 +31,65 @@ from swinkit.training.log import announce
 from swinkit.training.recipe import Recipe, load_recipe, parse_recipe, recipe_yaml
 
 
-def _classifier(_recipe: Recipe, spec: ModelSpec) -> nn.Module:
-    return SwinClassifier(spec.variant)
-
-
 def _simmim(recipe: Recipe, spec: ModelSpec) -> nn.Module:
     return SimMIM(spec.variant, recipe.masking.normalise_targets)
 
 
+def _described_network(_recipe: Recipe, spec: ModelSpec) -> nn.Module:
+    return build_network(spec)
+
+
+def _as_it_is(spec: ModelSpec, _recipe: Recipe, _data: ClassificationData) -> ModelSpec:
+    return spec
+
+
+def _open(data: str, plan: Recipe) -> tuple[ClassificationData, ClassificationData]:
+    """Return the training and the validation part, with the same classes."""
+    if plan.data.train:
+        train_data = open_dataset(str(Path(data) / plan.data.train))
+        if not plan.data.val:
+            return split_dataset(train_data, plan.data.val_fraction, plan.seed)
+        val_data = open_dataset(str(Path(data) / plan.data.val))
+    else:
+        train_data = open_dataset(data, split="train")
+        try:
+            val_data = open_dataset(data, split="val")
+        except MissingPart:
+            return split_dataset(train_data, plan.data.val_fraction, plan.seed)
+    if val_data.classes != train_data.classes:
+        differing = sorted(set(train_data.classes) ^ set(val_data.classes))
+        raise DatasetError(f"{data}: train and val have other classes (first: {differing[0]!r}); give both the same folders")
+    return train_data, val_data
+
+
 @dataclass(frozen=True)
 class Task:
-    """A row of the table: how a task's network is built and what it brings to the loop."""
+    """A row of the table.
 
+    Args:
+        open: (data, recipe) -> (training part, validation part), with the same classes.
+        describe: (description so far, recipe, training part) -> the whole description.
+        build: (recipe, description) -> the network.
+        work: (recipe, description, training part, validation part) -> what the loop asks (``loop.Work``).
+        has_classes: whether labels are used.
+        metrics: of the report, for cards.
+    """
+
+    open: Callable[[str, Recipe], tuple[Any, Any]]
+    describe: Callable[[ModelSpec, Recipe, Any], ModelSpec]
     build: Callable[[Recipe, ModelSpec], nn.Module]
-    work: Callable[[Recipe, ModelSpec, ClassificationData, ClassificationData], ClassifyWork]
+    work: Callable[[Recipe, ModelSpec, Any, Any], loop.Work]
     has_classes: bool
+    metrics: tuple[str, ...] = ()
 
 
+_CLASSIFICATION = ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro")
 TASKS: dict[str, Task] = {
-    "classify": Task(_classifier, ClassifyWork, has_classes=True),
-    "simmim": Task(_simmim, SimMimWork, has_classes=False),
+    "classify": Task(_open, _as_it_is, _described_network, ClassifyWork, True, _CLASSIFICATION),
+    "simmim": Task(_open, _as_it_is, _simmim, SimMimWork, False),
+    "segment": Task(
+        segment.open_parts, segment.describe, _described_network, segment.SegmentWork, True, ("mIoU", "mAcc", "aAcc")
+    ),
 }
 
 
@@ -74,14 +116,15 @@ def train(
     """
     folder, plan = _folder_and_plan(recipe, model, out, overrides, resume)
     task = TASKS[plan.task]
-    train_data, val_data = _open(str(data), plan)
+    train_data, val_data = task.open(str(data), plan)
     spec, checkpoint = _description(plan, task, train_data)
     if plan.data.check and not resume:
         _refuse_broken((train_data, val_data))
     network = task.build(plan, spec)
     if checkpoint is not None:
-        target = network.encoder if isinstance(network, SimMIM) else network
-        said = weights.load_into(target, checkpoint, head="22k" if plan.map_22k else "new")
+        said = weights.load_into(
+            network.encoder if isinstance(network, SimMIM) else network, checkpoint, head="22k" if plan.map_22k else "new"
+        )
     else:
         said = f"a new {spec.name}, {sum(p.numel() for p in network.parameters()):,} parameters"
     frozen = freeze(network, plan.network.freeze_stages)
@@ -99,7 +142,7 @@ def train(
         f"{len(train_data.classes)} classes{chance}; {spec.preprocessing.describe()}"
     )
     progress = loop.train(network, work, plan, folder, spec.variant.depths, resume, EnergyMeter)
-    atomic_write(folder / "README.md", _card(folder, plan, spec, progress, train_data, val_data))
+    atomic_write(folder / "README.md", _card(folder, plan, spec, progress, network, train_data, val_data))
     return folder
 
 
@@ -107,9 +150,11 @@ def freeze(network: nn.Module, stages: int) -> int:
     """Fix the patch embedding and the first ``stages`` stages; return how many tensors that are. 0 fixes nothing."""
     if not stages:
         return 0
-    body = network.encoder if isinstance(network, SimMIM) else network
-    fixed = [*body.patch_embed.parameters()]  # type: ignore[union-attr]
-    for stage in list(body.layers)[:stages]:  # type: ignore[arg-type]
+    body = getattr(network, "encoder", getattr(network, "backbone", network))
+    if not isinstance(body, Swin):
+        raise RunError("freeze_stages works on a Swin; this backbone is another's")
+    fixed = [*body.patch_embed.parameters()]
+    for stage in list(body.layers)[:stages]:
         fixed += stage.parameters()
     for parameter in fixed:
         parameter.requires_grad_(False)
@@ -137,26 +182,7 @@ def _folder_and_plan(
     return folder, plan
 
 
-def _open(data: str, plan: Recipe) -> tuple[ClassificationData, ClassificationData]:
-    """Return the training and the validation part, with the same classes."""
-    if plan.data.train:
-        train_data = open_dataset(str(Path(data) / plan.data.train))
-        if not plan.data.val:
-            return split_dataset(train_data, plan.data.val_fraction, plan.seed)
-        val_data = open_dataset(str(Path(data) / plan.data.val))
-    else:
-        train_data = open_dataset(data, split="train")
-        try:
-            val_data = open_dataset(data, split="val")
-        except MissingPart:
-            return split_dataset(train_data, plan.data.val_fraction, plan.seed)
-    if val_data.classes != train_data.classes:
-        differing = sorted(set(train_data.classes) ^ set(val_data.classes))
-        raise DatasetError(f"{data}: train and val have other classes (first: {differing[0]!r}); give both the same folders")
-    return train_data, val_data
-
-
-def _refuse_broken(parts: Sequence[ClassificationData]) -> None:
+def _refuse_broken(parts: Sequence[Any]) -> None:
     """Decode every picture once; the first broken one and their number end the run before it starts."""
     pictures = [(part, index) for part in parts for index in range(len(part))]
     with ThreadPoolExecutor() as pool:
@@ -167,25 +193,30 @@ def _refuse_broken(parts: Sequence[ClassificationData]) -> None:
         )
 
 
-def _unreadable(picture: tuple[ClassificationData, int]) -> str:
+def _unreadable(picture: tuple[Any, int]) -> str:
     """Return why a picture cannot be read, or nothing."""
     part, index = picture
     try:
-        part.read(index)
+        part.check(index)
     except ValueError as error:
         return str(error)
     return ""
 
 
-def _description(plan: Recipe, task: Task, data: ClassificationData) -> tuple[ModelSpec, Any]:
+def _description(plan: Recipe, task: Task, data: Any) -> tuple[ModelSpec, Any]:
     """Return what is trained and the checkpoint it starts from (None: from scratch)."""
-    checkpoint = None
-    if plan.from_scratch:
+    checkpoint, backbone, decoder = None, "", None
+    if plan.model.startswith(TIMM):
+        if plan.task != "segment":
+            raise RunError(f"{plan.model}: timm's backbones carry segmenters only; choose a Swin")
+        name, variant, preprocessing, backbone = plan.model, VARIANTS["swin_tiny_patch4_window7_224"], None, plan.model
+    elif plan.from_scratch:
         name, variant = resolve(plan.model)
         preprocessing = None
     else:
         checkpoint = weights.load_checkpoint(plan.model)
         name, variant, preprocessing = checkpoint.spec.name, checkpoint.spec.variant, checkpoint.spec.preprocessing
+        backbone, decoder = checkpoint.spec.backbone, checkpoint.spec.decoder
     network = plan.network
     changes: dict[str, Any] = {"num_classes": len(data.classes) if task.has_classes else 0}
     changes["img_size"] = max(network.img_size or variant.img_size, network.min_img_size)
@@ -203,15 +234,25 @@ def _description(plan: Recipe, task: Task, data: ClassificationData) -> tuple[Mo
         labels=tuple(data.classes) if task.has_classes else (),
         task=plan.task,
         name=name,
-        multi_label=data.multi_label and task.has_classes,
+        multi_label=getattr(data, "multi_label", False) and task.has_classes,
         facts={"started_from": "scratch" if checkpoint is None else plan.model},
+        decoder=decoder,
+        backbone=backbone,
     )
-    return spec, checkpoint
+    return task.describe(spec, plan, data), checkpoint
 
 
 def _preprocessing(plan: Recipe, side: int, base: Preprocessing | None) -> Preprocessing:
     """Return the checkpoint's preparation at the run's size, or the authors' for a new network."""
-    resize = plan.test.resize or (base.resize if base else "shorter")
+    test = plan.test
+    resize = test.resize or (base.resize if base else "shorter")
+    common: dict[str, Any] = {"interpolation": test.interpolation or (base.interpolation if base else "bicubic")}
+    common |= {"mean": base.mean, "std": base.std} if base else {}
+    if test.antialias is not None or base is not None:
+        common["antialias"] = test.antialias if test.antialias is not None else base.antialias  # type: ignore[union-attr]
+    if resize in ("box", "native"):
+        size = test.box or (base.size if base and base.resize == resize else (side, 4 * side))
+        return Preprocessing(size, resize, **common)
     if resize == "squash":
         shorter = 0
     elif plan.test.resize_to:
@@ -224,10 +265,17 @@ def _preprocessing(plan: Recipe, side: int, base: Preprocessing | None) -> Prepr
         (side, side),
         resize,
         shorter,
-        base.interpolation if base else "bicubic",
-        base.mean if base else IMAGENET_MEAN,
-        base.std if base else IMAGENET_STD,
+        **common,
     )
+
+
+def _macs(spec: ModelSpec) -> int:
+    if spec.decoder is None:
+        return count_macs(spec.variant)
+    if spec.backbone:
+        return 0
+    height, width = spec.preprocessing.size if spec.preprocessing.resize != "native" else (spec.variant.img_size,) * 2
+    return sum(segmenter_macs(spec.variant, spec.decoder, (height, width), reordered=True).values())
 
 
 def _card(
@@ -235,15 +283,14 @@ def _card(
     plan: Recipe,
     spec: ModelSpec,
     progress: Progress,
-    train_data: ClassificationData,
-    val_data: ClassificationData,
+    network: nn.Module,
+    train_data: Any,
+    val_data: Any,
 ) -> str:
     """Return the model card of a finished run."""
     hardware, software = machine()
     best = next((row for row in progress.rows if row["epoch"] == progress.best_epoch), progress.rows[-1])
-    metrics: dict[str, float] = {
-        name: best[name] for name in ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro") if name in best
-    }
+    metrics: dict[str, float] = {name: best[name] for name in TASKS[plan.task].metrics if name in best}
     weights_file = folder / runs.BEST
     kind = "classes: " + ", ".join(spec.labels[:20]) + (" ..." if len(spec.labels) > 20 else "")
     return run_card(
@@ -278,8 +325,8 @@ def _card(
             checkpoint_bytes=weights_file.stat().st_size if weights_file.is_file() else None,
             kilowatt_hours=progress.kilowatt_hours,
             carbon_kg=progress.carbon_kg,
-            parameters=parameter_count(spec.variant),
-            gflops=count_macs(spec.variant) / 1e9,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            gflops=_macs(spec) / 1e9,
             base_model=spec.facts.get("started_from"),
             unknown={
                 "kilowatt_hours": "no meter could be read",

@@ -28,6 +28,7 @@ class Log:
     def __init__(self, folder: Path, recipe: Recipe, progress: checkpoint.Progress, steps: int, main: bool) -> None:
         self.console = Console(stderr=True, quiet=not main)
         self.main, self.steps_per_epoch = main, steps
+        self.epochs = -(-recipe.iterations // steps) if recipe.iterations else recipe.epochs
         self.began, self.images, self.loss = time.monotonic(), 0, math.nan
         self.writer: Any = None
         if main:
@@ -44,7 +45,7 @@ class Log:
         )
         self.task = self.bar.add_task(
             "train",
-            total=steps * recipe.epochs,
+            total=recipe.iterations or steps * recipe.epochs,
             completed=progress.step,
             epoch=progress.epoch + 1,
             loss=math.nan,
@@ -82,10 +83,10 @@ class Log:
             for name, value in (("loss", loss), ("learning_rate", rate), ("gradient_norm", norm)):
                 self.writer.add_scalar(f"train/{name}", value, step)
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: dict[str, Any]) -> None:
         shown = {k: v for k, v in row.items() if k not in ("epoch", "step", "learning_rate") and v is not None}
         parts = (f"{name} {value:.4g}" for name, value in shown.items())
-        self.say(f"epoch {row['epoch']}/{epochs}: {', '.join(parts)}")
+        self.say(f"epoch {row['epoch']}/{self.epochs}: {', '.join(parts)}")
         if self.writer is not None:
             for name, value in shown.items():
                 self.writer.add_scalar(f"epoch/{name}", value, row["epoch"])

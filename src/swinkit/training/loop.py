@@ -88,7 +88,7 @@ def plan(count: int, recipe: Recipe, rank: int, world: int, first_step: int) -> 
     """
     batch = min(recipe.batch_size, count)
     steps_per_epoch = count // batch
-    for step in range(first_step, steps_per_epoch * recipe.epochs):
+    for step in range(first_step, recipe.iterations or steps_per_epoch * recipe.epochs):
         epoch, place = divmod(step, steps_per_epoch)
         if place == 0 or step == first_step:
             order = epoch_order(count, recipe.seed, epoch)
@@ -125,13 +125,15 @@ def train(
         RunError: nothing to resume, other data or recipe than before, too many non-finite steps, out of memory.
     """
     accelerator = _accelerator(recipe)
+    if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the whole batch, not of a card's share
     wrapped, optimiser = accelerator.prepare(model, make_optimiser(model, depths, recipe))
     plain = accelerator.unwrap_model(wrapped)
     stepped = torch.compile(wrapped) if recipe.compile else wrapped
     ema = {n: v.detach().clone() for n, v in plain.state_dict().items()} if recipe.ema_decay else None
     progress = _start(folder, resume, recipe, work, (plain, optimiser.optimizer, ema))
     batch_size, steps_per_epoch = _sizes(work, recipe, accelerator)
-    total_steps = steps_per_epoch * recipe.epochs
+    total_steps = recipe.iterations or steps_per_epoch * recipe.epochs
     log = Log(folder, recipe, progress, steps_per_epoch, accelerator.is_main_process)
     saved_at, began, seconds_before = time.monotonic(), time.monotonic(), progress.seconds
 
@@ -162,8 +164,8 @@ def train(
             optimiser.zero_grad(set_to_none=True)
             progress.step, progress.images = step + 1, progress.images + batch_size
             log.step(step, loss, rate, norm, batch_size)
-            if (step + 1) % steps_per_epoch == 0:
-                _end_epoch(plain, ema, work, recipe, progress, folder, rate, accelerator, log)
+            if (step + 1) % steps_per_epoch == 0 or step + 1 == total_steps:
+                _end_epoch(plain, ema, work, recipe, progress, folder, rate, accelerator, log, step + 1 == total_steps)
                 save()
                 saved_at = time.monotonic()
             elif time.monotonic() - saved_at > 60 * recipe.save_minutes:
@@ -292,7 +294,10 @@ def _skip(progress: checkpoint.Progress, model: nn.Module, step: int, loss: floa
 
 def _follow(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     for name, value in model.state_dict().items():
-        ema[name].lerp_(value, 1.0 - decay)
+        if value.is_floating_point():
+            ema[name].lerp_(value, 1.0 - decay)
+        else:  # a BatchNorm's number of batches
+            ema[name].copy_(value)
 
 
 def _end_epoch(
@@ -305,6 +310,7 @@ def _end_epoch(
     rate: float,
     accelerator: Any,
     log: Log,
+    last: bool,
 ) -> None:
     """Evaluate, keep the best weights, write the tables and pictures of the run."""
     progress.epoch += 1
@@ -316,7 +322,6 @@ def _end_epoch(
         "train_loss": mean_loss,
     }
     progress.epoch_loss, progress.epoch_steps = 0.0, 0
-    last = progress.epoch == recipe.epochs
     report = None
     best = False
     with _weights(model, ema):
@@ -340,7 +345,7 @@ def _end_epoch(
     if report is not None:
         work.draw(folder, None, report)
     runs.write_results(folder, progress.rows)
-    log.epoch(row, recipe.epochs)
+    log.epoch(row)
 
 
 @contextlib.contextmanager

@@ -40,14 +40,24 @@ class Optimiser(_Section):
     eps: float = Field(1e-8, gt=0)
     clip_norm: float = Field(5.0, ge=0, description="largest global gradient norm; 0 switches clipping off")
     layer_decay: float = Field(1.0, gt=0, le=1, description="rate of a layer = decay ** (layers above it)")
+    no_decay: Literal["vectors", "norms"] = Field(
+        "vectors",
+        description="what weight decay leaves out besides position tables: vectors = all vectors and biases (classification); "
+        "norms = the backbone's LayerNorms only (the authors' segmentation: biases and the heads' BatchNorms decay)",
+    )
     decay_positions: bool = Field(False, description="also decay bias tables, position networks and logit scales")
 
 
 class Schedule(_Section):
     """The learning rate as a function of the step: linear warm-up, then ``kind``."""
 
-    kind: Literal["cosine", "linear", "multistep", "constant"] = "cosine"
+    kind: Literal["cosine", "linear", "multistep", "constant", "poly"] = "cosine"
     warmup_epochs: float = Field(20, ge=0)
+    warmup_steps: int = Field(0, ge=0, description="poly: length of the warm-up in steps; others count epochs")
+    power: float = Field(1.0, gt=0, description="poly: (1 - share done) ** power")
+    warmup_over_decay: bool = Field(
+        True, description="poly: the warm-up multiplies the falling rate (mmcv 1.x, the authors), or goes before it (mmseg 1.x)"
+    )
     warmup_rate: float = Field(5e-7, ge=0, description="rate of the first step, for rate_batch images")
     minimum_rate: float = Field(5e-6, ge=0, description="rate of the last step, for rate_batch images")
     milestones: tuple[float, ...] = Field((), description="multistep: epochs after which the rate is multiplied by gamma")
@@ -79,19 +89,54 @@ class Masking(_Section):
     normalise_targets: int = Field(0, ge=0, description="side of the window targets are normalised in; 0 = plain pixels")
 
 
+class Scene(_Section):
+    """Random views of pictures with label maps (task segment). ``augment.flip`` counts too, the rest of augment does not."""
+
+    crop: tuple[int, int] = Field((512, 512), description="height and width of the training input, pixels")
+    ratio: tuple[float, float] = Field((0.5, 2.0), description="range of the scale, times the test preparation's")
+    max_share: float = Field(0.75, gt=0, le=1, description="largest share of one class in a crop; 1 takes any crop")
+    distort: bool = Field(True, description="change brightness, contrast, saturation, hue")
+
+
+class Head(_Section):
+    """The decoder of a segmenter. None keeps its published widths, or the checkpoint's."""
+
+    kind: Literal["upernet", "fpn", "unet"] | None = None
+    channels: int | None = Field(None, ge=1, le=4096)
+    neck_channels: int | None = Field(None, ge=1, le=4096)
+    auxiliary_channels: int | None = Field(None, ge=0, le=4096)
+    auxiliary_index: int | None = Field(None, ge=0, le=8)
+    dropout: float | None = Field(None, ge=0, lt=1)
+
+
+class Loss(_Section):
+    """Losses of label maps."""
+
+    divide: Literal["all", "valid"] = Field(
+        "valid", description="cross entropy over all pixels (authors, mmseg) or those not void"
+    )
+    auxiliary: float = Field(0.4, ge=0, description="weight of the auxiliary head's loss")
+    dice: float = Field(0.0, ge=0, description="weight of a Dice loss beside cross entropy, for rare classes")
+
+
 class Data(_Section):
     """Which files of ``--data`` are which part. Empty: the folder's own train and val."""
 
     train: str = Field("", description="file name or pattern inside --data, for example train-[0-3].zip")
     val: str = Field("", description="the same for validation")
     val_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when there is no validation part")
+    classes: tuple[str, ...] = Field((), description="label maps: class names in index order, when the data does not say them")
+    void: tuple[int, ...] = Field((), description="label maps: values besides 255 that mean nothing")
     check: bool = Field(True, description="decode every picture before the first step; broken ones end the run")
 
 
 class Test(_Section):
     """How pictures are prepared for evaluation, and from then on. None takes the checkpoint's or the recipe's size."""
 
-    resize: Literal["squash", "shorter"] | None = None
+    resize: Literal["squash", "shorter", "box", "native"] | None = None
+    box: tuple[int, int] | None = Field(None, description="box: shorter and longer side that pictures are fitted into")
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    antialias: bool | None = None
     resize_to: int | None = Field(None, ge=1, description="shorter: length of the shorter side; default 256/224 of the size")
 
 
@@ -102,11 +147,12 @@ class Recipe(_Section):
     through the network at once on one device, the rest follows by accumulation (0: all at once).
     """
 
-    task: Literal["classify", "simmim"] = "classify"
+    task: Literal["classify", "simmim", "segment"] = "classify"
     model: str = Field("", description="variant to start anew, or checkpoint to start from")
     from_scratch: bool = Field(False, description="take only the shape of ``model``, even when it has weights")
     seed: int = Field(0, ge=0, lt=2**31)
     epochs: int = Field(300, ge=1, le=100_000)
+    iterations: int = Field(0, ge=0, le=100_000_000, description="length in optimiser steps instead of epochs; 0 counts epochs")
     batch_size: int = Field(1024, ge=1)
     micro_batch: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16"] = "bf16"
@@ -117,6 +163,9 @@ class Recipe(_Section):
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
     masking: Masking = Masking()
+    scene: Scene = Scene()
+    decoder: Head = Head()
+    loss: Loss = Loss()
     data: Data = Data()
     test: Test = Test()
     class_weights: Literal["none", "balanced"] = "none"

@@ -77,11 +77,8 @@ def draw_batch(path: Path, images: Tensor, captions: list[str], preprocessing: P
     figure, axes = pyplot.subplots(-(-count // columns), columns, figsize=(12, 1.8 * -(-count // columns)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-    for axis, image, caption in zip(axes.flat, images[:count], captions, strict=False):
-        pixels = image.permute(1, 2, 0).float().cpu().numpy() * std + mean
-        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-        axis.imshow(np.clip(pixels, 0, 1), cmap="gray")
+    for axis, picture, caption in zip(axes.flat, as_pictures(images[:count], preprocessing), captions, strict=False):
+        axis.imshow(picture, cmap="gray")
         axis.set_title(caption, fontsize=6)
     figure.tight_layout()
     buffer = io.BytesIO()
@@ -89,6 +86,17 @@ def draw_batch(path: Path, images: Tensor, captions: list[str], preprocessing: P
     pyplot.close(figure)
     with atomic_path(path) as temporary:
         Image.open(buffer).convert("RGB").save(temporary, format="JPEG", quality=90)
+
+
+def as_pictures(images: Tensor, preprocessing: Preprocessing) -> list[np.ndarray]:
+    """Return the network's inputs (B, C, h, w) as pictures again: (h, w, 3) or (h, w) uint8 each."""
+    mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+    found = []
+    for image in images:
+        pixels = image.permute(1, 2, 0).float().cpu().numpy() * std + mean
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+        found.append((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))
+    return found
 
 
 def _pyplot() -> Any:

@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from swinkit.training.recipe import Recipe
+from swinkit.training.recipe import Recipe, Schedule
 
 
 def rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -18,6 +18,8 @@ def rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -
     """
     plan, scale = recipe.schedule, recipe.batch_size / recipe.optimiser.rate_batch
     base, first, last = (value * scale for value in (recipe.optimiser.learning_rate, plan.warmup_rate, plan.minimum_rate))
+    if plan.kind == "poly":
+        return _poly(step, total_steps, plan, base, first, last)
     position = max(step - 1, 0)
     warmup = int(plan.warmup_epochs * steps_per_epoch)
     if position < warmup:
@@ -33,11 +35,33 @@ def rate_at(step: int, total_steps: int, steps_per_epoch: int, recipe: Recipe) -
     return last + 0.5 * (base - last) * (1.0 + math.cos(math.pi * done))
 
 
+def _poly(step: int, total_steps: int, plan: Schedule, base: float, first: float, last: float) -> float:
+    """Polynomial decay with linear warm-up, in one of the two forms that share a name.
+
+    Source: mmcv 1.3 ``lr_updater.py`` (the warm-up factor multiplies the rate that falls from step 0 on) and mmengine 0.10
+    with mmsegmentation 1.x's configs (``LinearLR`` alone, then ``PolyLR`` over the remaining steps).
+    """
+    warmup = plan.warmup_steps
+    if plan.warmup_over_decay:
+        rate = last + (base - last) * max(0.0, 1.0 - step / total_steps) ** plan.power
+        return rate * (1.0 - (1.0 - step / warmup) * (1.0 - first / base)) if step < warmup else rate
+    if step < warmup:
+        return first + (base - first) * step / max(warmup - 1, 1)
+    done = (step - warmup) / max(total_steps - warmup - 1, 1)
+    return last + (base - last) * max(0.0, 1.0 - done) ** plan.power
+
+
 _POSITIONS = ("relative_position_bias_table", "cpb_mlp", "logit_scale", "absolute_pos_embed", "mask_token")
 
 
 def decays(name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
     """Return whether weight decay applies: not to vectors, biases and what describes positions."""
+    if recipe.optimiser.no_decay == "norms":
+        # The heads' norms are called "bn" where this rule comes from, so they decay there, and here.
+        backbone = name.removeprefix("module.").removeprefix("backbone.")
+        of_backbone = name.removeprefix("module.").startswith("backbone.")
+        spared = "relative_position_bias_table" in name or "absolute_pos_embed" in name
+        return not (spared or (of_backbone and "norm" in backbone))
     if parameter.ndim <= 1 or name.endswith(".bias"):
         return False
     always_free = ("absolute_pos_embed", "mask_token")
