@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, say, table, write_json
+from swinkit.cli.common import STDOUT, Device, progress_bar, say, table, write_json
+from swinkit.errors import InputError
+
+if TYPE_CHECKING:
+    from swinkit.prediction import Predictor
 
 MOST_CLASSES = 30  # more than these are only in the JSON
+
+
+class ScaleRule(enum.StrEnum):
+    """What ``--scales`` multiply: the size a picture is prepared to, or its own."""
+
+    box = "box"
+    picture = "picture"
 
 
 def evaluate(
@@ -20,11 +32,20 @@ def evaluate(
     groups: Annotated[Path | None, typer.Option(help="Table file,group: the accuracy of each group.", metavar="CSV")] = None,
     real: Annotated[Path | None, typer.Option(help="ImageNet ReaL labels: any of several is right.", metavar="JSON")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures that go through the network together.")] = 32,
+    predictions: Annotated[
+        str | None, typer.Option(help="Segmenters: measure the PNGs in this folder instead of the network.", metavar="DIR")
+    ] = None,
+    scales: Annotated[str, typer.Option(help="Segmenters: scales to average, for example 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
+    scales_of: Annotated[ScaleRule, typer.Option(help="Segmenters: what the scales multiply.")] = ScaleRule.box,
+    flip: Annotated[bool, typer.Option(help="Segmenters: average with mirror images.")] = False,
+    window: Annotated[int, typer.Option(min=0, help="Segmenters: side of a sliding window, pixels; 0 is the whole.")] = 0,
+    stride: Annotated[int, typer.Option(min=0, help="Segmenters: step of the window; 0 is two thirds of it.")] = 0,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
 ) -> None:
     """Measure accuracy on a data set.
 
-    Top-1, top-5, calibration and every class; each picture counts once.
+    Top-1, top-5, calibration and every class, each picture counted once; of a segmenter mIoU, mAcc, aAcc and every
+    class, each pixel counted once.
     """
     from swinkit.data import open_dataset
     from swinkit.data.matching import match_classes
@@ -32,6 +53,13 @@ def evaluate(
     from swinkit.prediction import load
 
     predictor = load(source, device)
+    if predictor.spec.task == "segment":
+        _evaluate_label_maps(
+            predictor, data, split, json_file, predictions, (scales, scales_of == "picture", flip, window, stride)
+        )
+        return
+    if predictions or flip or window or stride or scales != "1":
+        raise InputError("--predictions, --scales, --flip, --window and --stride are for segmenters; this is a classifier")
     matched = match_classes(open_dataset(data, split=split), predictor.labels)
     report = measure(
         predictor.model,
@@ -46,6 +74,51 @@ def evaluate(
     if json_file is not None:
         write_json(json_file, report)
     say(_shown(report, predictor.preprocessing.describe()), error=json_file == STDOUT)
+
+
+def _evaluate_label_maps(
+    predictor: Predictor,
+    data: str,
+    split: str,
+    json_file: str | None,
+    predictions: str | None,
+    wishes: tuple[str, bool, bool, int, int],
+) -> None:
+    from swinkit.data.folders import MissingPart
+    from swinkit.data.segmentation import open_segmentation
+    from swinkit.engines.dense import Passes
+    from swinkit.evaluation import evaluate_predictions, evaluate_segmentation
+
+    scales, of_picture, flip, window, stride = wishes
+    try:
+        options = Passes(tuple(float(value) for value in scales.split(",")), flip, window, stride, of_picture)
+    except ValueError as error:
+        raise InputError(f"--scales {scales}, --window {window}, --stride {stride}: {error}") from None
+    try:
+        truth = open_segmentation(data, split, predictor.labels, predictor.spec.masks)
+    except MissingPart:
+        if split != "val":  # the default also means: all there is
+            raise
+        truth = open_segmentation(data, None, predictor.labels, predictor.spec.masks)
+    if truth.classes != predictor.labels:
+        raise InputError(f"{data}: has other classes than the model (first: {truth.classes[0]!r}); evaluate on its own kind")
+    if predictions is not None:
+        report = evaluate_predictions(predictions, truth)
+    else:
+        with progress_bar("pictures") as advance:
+            report = evaluate_segmentation(
+                predictor.model, truth, predictor.preprocessing, options=options, device=predictor.device, progress=advance
+            )
+    if json_file is not None:
+        write_json(json_file, report)
+    figures = [[name, f"{100 * report[name]:.2f} %"] for name in ("mIoU", "mAcc", "aAcc")]
+    figures += [["pictures", f"{report['count']:,}"], ["pixels", f"{report['pixels']:,}"]]
+    rows = [["class", "IoU", "Acc", "pixels"]]
+    for name, row in report["per_class"].items():
+        parts = ["absent" if row[key] is None else f"{100 * row[key]:.2f} %" for key in ("IoU", "Acc")]
+        rows.append([name, *parts, f"{row['pixels']:,}"])
+    lines = [table(figures), table(rows), report["passes"]]
+    say("\n".join([*lines, report.get("preprocessing", "")]).rstrip(), error=json_file == STDOUT)
 
 
 def _shown(report: dict[str, Any], preprocessing: str) -> str:

@@ -7,7 +7,8 @@ import csv
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +18,10 @@ from swinkit.errors import InputError
 if TYPE_CHECKING:
     from collections import Counter
 
-    from swinkit.prediction import ClassificationResult
+    from swinkit.prediction import SegmentationResult
 
 MOST_BARS = 10  # more images than this get a line each
-_Write = Callable[["ClassificationResult"], None]
+_Write = Callable[[Any], None]
 
 
 def predict(
@@ -37,8 +38,12 @@ def predict(
     csv_file: Annotated[str | None, typer.Option("--csv", help="Write results; - is stdout.", metavar="FILE")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Photos that go through the network together.")] = 16,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    out: Annotated[
+        Path | None, typer.Option(help="Segmenters: folder for masks (PNG) and overlays (JPEG).", metavar="DIR")
+    ] = None,
+    tile: Annotated[int, typer.Option(min=0, help="Segmenters: cut photos into tiles of so many pixels.")] = 0,
 ) -> None:
-    """Classify photos.
+    """Classify photos, or segment them with a segmenter.
 
     Those that cannot be read are named, counted and passed over; the exit code is 1 when none was left.
     """
@@ -56,22 +61,27 @@ def predict(
     count = len(found.images)
     with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
         predictor = load(model or DEFAULT, device)
+        if out is not None and predictor.spec.task != "segment":
+            raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
         start = time.perf_counter()
-        results = enumerate(predictor.stream(found.images, batch=batch, top=top), start=1)
+        results = enumerate(predictor.stream(found.images, batch=batch, top=top, tile=tile), start=1)
         for done, result in results:
             advance(done, count)
             write(result)
+            if out is not None and result.error is None:
+                _write_label_map(result, out)
             failed += result.error is not None
             if result.error is not None:
                 say(result.error, error=True)
             else:
                 say(result.bars() if bars else _line(result), error=to_stderr)
     seconds = time.perf_counter() - start
-    summary = f"classified {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
+    verb = "segmented" if predictor.spec.task == "segment" else "classified"
+    summary = f"{verb} {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
     summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device}"
     if failed:
         summary += f"; {failed:,} could not be read"
-    written = [path for path in (json_file, csv_file) if path not in (None, STDOUT)]
+    written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
     if written:
         summary += f"; wrote {' and '.join(map(str, written))}"
     say(summary + _passed_over(found.skipped), error=to_stderr)
@@ -85,7 +95,22 @@ def _passed_over(skipped: Counter[str]) -> str:
     return f"; passed over {skipped.total():,} other files: {kinds}" if kinds else ""
 
 
-def _line(result: ClassificationResult) -> str:
+def _write_label_map(result: SegmentationResult, folder: Path) -> None:
+    """Write the mask and the overlay of one photo; names of photos that share one get a number."""
+    from swinkit.files import atomic_path
+
+    stem, number = Path(result.source).stem, 2
+    while (folder / f"{stem}.png").exists():
+        stem, number = f"{Path(result.source).stem}_{number}", number + 1
+    result.save(folder / f"{stem}.png")
+    with atomic_path(folder / f"{stem}_overlay.jpg") as temporary:
+        result.overlay().save(temporary, format="JPEG", quality=90)
+
+
+def _line(result: Any) -> str:
+    if hasattr(result, "mask"):
+        shares = ", ".join(f"{area.label} {100 * area.share:.0f} %" for area in result.areas[:4])
+        return f"{result.source}  {shares}"
     return f"{result.source}  {result.top.label}  {100 * result.top.probability:.1f} %"
 
 
@@ -99,7 +124,7 @@ def _sinks(json_file: str | None, csv_file: str | None) -> Iterator[_Write]:
         if csv_file is not None:
             writers.append(stack.enter_context(_csv_table(csv_file)))
 
-        def write(result: ClassificationResult) -> None:
+        def write(result: Any) -> None:
             for writer in writers:
                 writer(result)
 
@@ -112,7 +137,7 @@ def _json_list(path: str) -> Iterator[_Write]:
     with output_file(path) as file:
         separator = "[\n"
 
-        def write(result: ClassificationResult) -> None:
+        def write(result: Any) -> None:
             nonlocal separator
             file.write(separator + json.dumps(result.to_dict(), allow_nan=False))
             separator = ",\n"
@@ -123,14 +148,29 @@ def _json_list(path: str) -> Iterator[_Write]:
 
 @contextlib.contextmanager
 def _csv_table(path: str) -> Iterator[_Write]:
-    """A row for each image and rank; an image that could not be read has one row with its error."""
+    """A row for each image and rank; an image that could not be read has one row with its error.
+
+    Of a label map a row for each class in it, ``probability`` giving way to ``pixels`` and ``share``.
+    """
     with output_file(path) as file:
         table = csv.writer(file)
-        table.writerow(["source", "rank", "label", "index", "probability", "error"])
+        headed = False
 
-        def write(result: ClassificationResult) -> None:
+        def write(result: Any) -> None:
+            nonlocal headed
+            areas = hasattr(result, "mask")
+            if not headed:
+                table.writerow(
+                    ["source", "rank", "label", "index", *(("pixels", "share") if areas else ("probability",)), "error"]
+                )
+                headed = True
             if result.error is not None:
-                table.writerow([result.source, "", "", "", "", result.error])
+                table.writerow([result.source, "", "", "", *([""] * (2 if areas else 1)), result.error])
+                return
+            if areas:
+                for rank, area in enumerate(result.areas, start=1):
+                    table.writerow([result.source, rank, area.label, area.index, area.pixels, f"{area.share:.6f}", ""])
+                return
             for rank, best in enumerate(result.predictions, start=1):
                 table.writerow([result.source, rank, best.label, best.index, f"{best.probability:.6f}", ""])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,12 +28,15 @@ class Passes:
         flip: each of them also mirrored.
         crop: side of a sliding window, pixels of the network's input; 0 takes the photo whole.
         stride: step of the window; 0 means two thirds of the crop.
+        of_picture: ratios multiply the photo's own size, not the size it is prepared to (mmsegmentation 1.x; the authors' numbers
+            are of the other rule).
     """
 
     ratios: tuple[float, ...] = (1.0,)
     flip: bool = False
     crop: int = 0
     stride: int = 0
+    of_picture: bool = False
 
     def __post_init__(self) -> None:
         if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) > 16:
@@ -44,7 +48,8 @@ class Passes:
         """Return a few words for reports."""
         step = self.stride or max(1, 2 * self.crop // 3)
         how = f"windows of {self.crop} every {step} pixels" if self.crop else "whole image"
-        scales = "" if self.ratios == (1.0,) else f", scales {'/'.join(f'{ratio:g}' for ratio in self.ratios)}"
+        scales = f", scales {'/'.join(f'{ratio:g}' for ratio in self.ratios)}"
+        scales = "" if self.ratios == (1.0,) else scales + (" of the picture" if self.of_picture else "")
         return how + scales + (", with mirror images" if self.flip else "")
 
 
@@ -86,6 +91,8 @@ def passes_of(
 ) -> list[Tensor]:
     """Return the logits of every pass, mirrored ones mirrored back: each (K, h, w) at the size of its input, on the CPU."""
     found = []
+    if options.of_picture:
+        preprocessing = dataclasses.replace(preprocessing, resize="native")
     for ratio in options.ratios:
         images = prepare(image, preprocessing, ratio)[None].to(device)
         for mirrored in (False, True) if options.flip else (False,):
@@ -119,6 +126,67 @@ def class_map(passes: Sequence[Tensor], height: int, width: int) -> np.ndarray:
     for rows, scores in bands(passes, height, width):
         answer[rows] = scores.argmax(dim=0).to(torch.uint8).numpy()
     return answer
+
+
+def tiled_map(
+    network: Network,
+    image: Image.Image,
+    preprocessing: Preprocessing,
+    tile: int,
+    overlap: float = 0.25,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the class of every pixel of a large photo, tile by tile, seams blended.
+
+    Each tile is prepared and answered like a photo of its own; where tiles overlap their probabilities are averaged,
+    weighted by the distance to the tile's edge. Only the rows of two rows of tiles are held.
+
+    Args:
+        network: (1, C, h, w) -> (1, K, h, w).
+        image: upright photo.
+        preprocessing: of each tile.
+        tile: side of a tile, pixels of the photo.
+        overlap: share of a tile that the next one covers again, 0..0.5.
+        device: where the network runs.
+        progress: called with (done, total) tiles.
+
+    Returns:
+        (H, W) uint8.
+    """
+    width, height = image.size
+    step = max(1, round(tile * (1 - overlap)))
+    tops, lefts = _starts(height, tile, step), _starts(width, tile, step)
+    answer = np.empty((height, width), np.uint8)
+    total: Tensor | None = None  # weighted sums; the argmax does not need their division by the weights
+    first = 0  # the photo's row that ``total`` begins at
+    for row, top in enumerate(tops):
+        bottom = min(top + tile, height)
+        if total is not None:  # rows above this tile are finished
+            answer[first:top] = total[:, : top - first].argmax(dim=0).to(torch.uint8).numpy()
+            total = total[:, top - first :]
+        first = top
+        for column, left in enumerate(lefts):
+            right = min(left + tile, width)
+            part = passes_of(network, image.crop((left, top, right, bottom)), preprocessing, Passes(), device)[0]
+            scores = _enlarged(part, bottom - top, right - left, slice(0, bottom - top)).softmax(dim=0)
+            if total is None:
+                total = scores.new_zeros(scores.shape[0], 0, width)
+            grown = bottom - first - total.shape[1]
+            if grown > 0:
+                total = F.pad(total, (0, 0, 0, grown))
+            total[:, : bottom - top, left:right] += scores * _ramp(bottom - top)[:, None] * _ramp(right - left)
+            if progress is not None:
+                progress(row * len(lefts) + column + 1, len(tops) * len(lefts))
+    assert total is not None
+    answer[first:] = total.argmax(dim=0).to(torch.uint8).numpy()
+    return answer
+
+
+def _ramp(length: int) -> Tensor:
+    """Return the weight of each place by its distance to the nearer edge, 0 < w <= 1."""
+    places = torch.arange(length, dtype=torch.float32)
+    return (torch.minimum(places, length - 1 - places) + 1) / ((length + 1) // 2)
 
 
 def _enlarged(logits: Tensor, height: int, width: int, rows: slice) -> Tensor:

@@ -2,7 +2,17 @@
 
 from swinkit.prediction.draw import draw_bars
 from swinkit.prediction.predictor import Predictor, load
-from swinkit.prediction.results import ClassificationResult, Prediction
+from swinkit.prediction.results import Area, ClassificationResult, Prediction, SegmentationResult
 from swinkit.prediction.sources import Found, find_images
 
-__all__ = ["ClassificationResult", "Found", "Prediction", "Predictor", "draw_bars", "find_images", "load"]
+__all__ = [
+    "Area",
+    "ClassificationResult",
+    "Found",
+    "Prediction",
+    "Predictor",
+    "SegmentationResult",
+    "draw_bars",
+    "find_images",
+    "load",
+]

@@ -1,10 +1,13 @@
-"""Answers as pictures: the photo with its bars beside it. Needs Pillow only."""
+"""Answers as pictures: the photo with its bars beside it, or with its label map and a legend. Needs Pillow only."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swinkit.prediction.results import ClassificationResult
+from swinkit.prediction.results import Area, ClassificationResult
 
 HEIGHT = 300  # of the photo in the drawing, pixels
 _PANEL = 340
@@ -43,6 +46,38 @@ def draw_bars(image: Image.Image, result: ClassificationResult) -> Image.Image:
         pen.rectangle((left, top + 22, right, top + 34), _TRACK)
         pen.rectangle((left, top + 22, left + round(prediction.probability * (right - left)), top + 34), _BAR)
     return picture
+
+
+def with_legend(picture: Image.Image, areas: Sequence[Area], palette: np.ndarray) -> Image.Image:
+    """Return the picture with a strip below it that names the colours, largest area first.
+
+    Args:
+        picture: RGB.
+        areas: classes that occur.
+        palette: (K, 3) uint8.
+    """
+    size = max(10, min(32, picture.width // 36))
+    font = ImageFont.load_default(size)
+    entries = [(area, f"{area.label} {100 * area.share:.0f} %") for area in areas]
+    rows: list[list[tuple[int, Area, str]]] = [[]]
+    left = size
+    for area, text in entries:
+        width = round(2 * size + font.getlength(text) + size)
+        if left + width > picture.width and rows[-1]:
+            rows.append([])
+            left = size
+        rows[-1].append((left, area, text))
+        left += width
+    height = round(1.7 * size)
+    whole = Image.new("RGB", (picture.width, picture.height + height * len(rows) + size), _PAPER)
+    whole.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(whole)
+    for line, row in enumerate(rows):
+        top = picture.height + size // 2 + line * height
+        for left, area, text in row:
+            pen.rectangle((left, top, left + 1.4 * size, top + size), tuple(int(v) for v in palette[area.index]), _INK)
+            pen.text((left + 2 * size, top - 0.1 * size), text, _INK, font)
+    return whole
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:

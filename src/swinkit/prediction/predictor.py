@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 from swinkit import weights
 from swinkit.data.images import read_image, to_rgb
+from swinkit.data.masks import palette_of
 from swinkit.data.transforms import prepare
+from swinkit.engines import dense
 from swinkit.errors import CheckpointError, InputError, RunError
 from swinkit.models.build import build_network
-from swinkit.prediction.results import ClassificationResult, Prediction
+from swinkit.prediction.results import ClassificationResult, Prediction, SegmentationResult
 from swinkit.specs import ModelSpec, Preprocessing
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
-_Prepared = tuple[str, "Tensor | str"]  # name of the image; the network's input, or why there is none
+Result = ClassificationResult | SegmentationResult
+_Prepared = tuple[str, "Tensor | Image.Image | str"]  # name; the network's input or the picture, or why there is none
 
 
 def load(source: str | os.PathLike[str], device: str | None = None) -> Predictor:
@@ -76,6 +79,7 @@ class Predictor:
         model: the network.
         labels: K class names in index order; the indices as text when nobody knows the names.
         preprocessing: what is done to an image.
+        palette: a colour for each class, (K, 3) uint8.
         spec: the whole description that belongs to the weights.
     """
 
@@ -91,6 +95,7 @@ class Predictor:
         self.spec = spec
         self.labels = list(spec.labels) or [str(index) for index in range(classes)]
         self.preprocessing: Preprocessing = spec.preprocessing
+        self.palette = palette_of(spec.masks, classes)
 
     @property
     def device(self) -> torch.device:
@@ -98,32 +103,34 @@ class Predictor:
         return next(self.model.parameters()).device
 
     @overload
-    def predict(self, source: Source, top: int = 5) -> ClassificationResult: ...
+    def predict(self, source: Source, top: int = 5, tile: int = 0) -> Any: ...
     @overload
-    def predict(self, source: list[Any] | tuple[Any, ...], top: int = 5) -> list[ClassificationResult]: ...
-    def predict(
-        self, source: Source | list[Any] | tuple[Any, ...], top: int = 5
-    ) -> ClassificationResult | list[ClassificationResult]:
+    def predict(self, source: list[Any] | tuple[Any, ...], top: int = 5, tile: int = 0) -> list[Any]: ...
+    def predict(self, source: Source | list[Any] | tuple[Any, ...], top: int = 5, tile: int = 0) -> Any:
         """Return the answer for one image, or a list of answers for a list or tuple of images.
 
         Args:
             source: a path; a PIL image (its EXIF orientation is applied); an array (H, W), (H, W, 3) or (H, W, 4)
                 of uint8 in RGB order; or a list of these.
-            top: how many classes to give, most probable first; more than there are means all.
+            top: how many classes to give, most probable first; more than there are means all. Label maps have all.
+            tile: segmenters: cut the photo into tiles of so many pixels, each answered like a photo, seams blended; 0 takes
+                it whole.
+
+        Returns:
+            A ``ClassificationResult``, or a ``SegmentationResult`` of a segmenter; a list of them for a list.
 
         Raises:
             ImageError: the one image cannot be read. In a list it becomes a result with ``error`` at its place.
             InputError: not an image at all, or ``top`` less than 1.
         """
         if isinstance(source, list | tuple):
-            return list(self.stream(source, top=top))
+            return list(self.stream(source, top=top, tile=tile))
         _at_least_one(top=top)
+        self._check_tile(tile)
         name = _name(source, "image")
-        return self._answers([(name, prepare(self._image(source, name), self.preprocessing))], top)[0]
+        return self._answers([(name, self._input(self._image(source, name)))], top, tile)[0]
 
-    def stream(
-        self, sources: Iterable[Source], batch: int = 16, workers: int = 2, top: int = 5
-    ) -> Iterator[ClassificationResult]:
+    def stream(self, sources: Iterable[Source], batch: int = 16, workers: int = 2, top: int = 5, tile: int = 0) -> Iterator[Any]:
         """Return an iterator over the answers, in the order of ``sources``.
 
         While the network works on one batch, threads read and prepare the next; never more than two batches of
@@ -134,37 +141,38 @@ class Predictor:
                 ``error`` at its place.
             batch: images that go through the network together.
             workers: threads that read.
-            top: as for ``predict``.
+            top, tile: as for ``predict``.
 
         Raises:
             InputError: a number less than 1 (at once).
             RunError: a batch does not fit into the device's memory.
         """
         _at_least_one(batch=batch, workers=workers, top=top)
-        return self._stream(sources, batch, workers, top)
+        self._check_tile(tile)
+        return self._stream(sources, 1 if self.spec.task == "segment" else batch, workers, top, tile)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write a directory in the Hugging Face layout: ``swinkit.load`` and transformers open it."""
         weights.save_pretrained(self.model, self.spec, Path(directory))
 
-    def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int) -> Iterator[ClassificationResult]:
+    def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int, tile: int) -> Iterator[Result]:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="swinkit-read")
         waiting: deque[Future[_Prepared]] = deque()
         try:
             for place, source in enumerate(sources):
                 waiting.append(pool.submit(self._prepared, source, place))
                 if len(waiting) == 2 * batch:
-                    yield from self._answers([waiting.popleft().result() for _ in range(batch)], top)
+                    yield from self._answers([waiting.popleft().result() for _ in range(batch)], top, tile)
             while waiting:
                 count = min(batch, len(waiting))
-                yield from self._answers([waiting.popleft().result() for _ in range(count)], top)
+                yield from self._answers([waiting.popleft().result() for _ in range(count)], top, tile)
         finally:  # also when the caller stops early
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _prepared(self, source: Source, place: int) -> _Prepared:
         name = _name(source, f"image {place}")
         try:
-            return name, prepare(self._image(source, name), self.preprocessing)
+            return name, self._input(self._image(source, name))
         except InputError as error:
             return name, str(error)
 
@@ -181,8 +189,45 @@ class Predictor:
             return to_rgb(_from_array(source), name, grey=channels == 1)
         raise InputError(f"an image is a path, a PIL image or a uint8 array, got {type(source).__name__}")
 
-    def _answers(self, prepared: list[_Prepared], top: int) -> list[ClassificationResult]:
+    def _input(self, image: Image.Image) -> Tensor | Image.Image:
+        """Return what waits for the network: an input, or of a segmenter, whose answers have the photo's size, the photo."""
+        return image if self.spec.task == "segment" else prepare(image, self.preprocessing)
+
+    def _check_tile(self, tile: int) -> None:
+        if tile and self.spec.task != "segment":
+            raise InputError("tiles are for label maps; this network answers for the whole image")
+        if tile and (isinstance(tile, bool) or not 16 <= tile <= 16384):
+            raise InputError(f"a tile is 16 to 16384 pixels wide, got {tile!r}")
+
+    def _label_map(self, name: str, item: Any, tile: int) -> SegmentationResult:
+        if isinstance(item, str):
+            return SegmentationResult(name, error=item)
+        parameter = next(self.model.parameters())
+        pixels = []
+
+        def network(images: Tensor) -> Tensor:
+            logits = self.model(images.to(parameter.dtype)).float()
+            pixels.append(bool(logits.isfinite().all()))
+            return logits
+
+        try:
+            with torch.inference_mode():
+                if tile:
+                    mask = dense.tiled_map(network, item, self.preprocessing, tile, device=parameter.device)
+                else:
+                    passes = dense.passes_of(network, item, self.preprocessing, dense.Passes(), parameter.device)
+                    mask = dense.class_map(passes, item.height, item.width)
+        except torch.OutOfMemoryError as error:
+            raise RunError(f"{name}: does not fit into the memory of {parameter.device}; use tiles, or the cpu") from error
+        if not all(pixels):
+            raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
+        picture = None if Path(name).is_file() else item
+        return SegmentationResult(name, mask, tuple(self.labels), self.palette, picture=picture)
+
+    def _answers(self, prepared: list[_Prepared], top: int, tile: int) -> list[Any]:
         """Return one result for each prepared image or error, in order."""
+        if self.spec.task == "segment":
+            return [self._label_map(name, item, tile) for name, item in prepared]
         images = [item for _, item in prepared if isinstance(item, Tensor)]
         rows = iter(self._probabilities(torch.stack(images)) if images else ())
         results = []

@@ -1,11 +1,18 @@
-"""What a classifier says about one image, as typed values."""
+"""What a network says about one image, as typed values."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from swinkit.data.images import read_image
+from swinkit.data.masks import encode_mask, paint
 from swinkit.errors import InputError
+from swinkit.files import atomic_path
 
 BAR_CELLS = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -63,6 +70,90 @@ class ClassificationResult:
             for prediction in self.predictions
         ]
         return "\n".join([self.source, *lines])
+
+
+@dataclass(frozen=True)
+class Area:
+    """One class in a label map: its name, its index, its pixels and their share of the picture (0..1)."""
+
+    label: str
+    index: int
+    pixels: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationResult:
+    """The label map of one image.
+
+    Args:
+        source: path of the image, or a description of one that came without.
+        mask: (H, W) uint8 class indices at the upright image's size; None when it could not be read.
+        labels: class names in index order.
+        palette: (K, 3) uint8, a colour for each class.
+        error: why the image could not be read, one sentence; None when it could.
+        picture: the image itself where it came without a path.
+    """
+
+    source: str
+    mask: np.ndarray | None = None
+    labels: tuple[str, ...] = ()
+    palette: np.ndarray | None = field(default=None, repr=False)
+    error: str | None = None
+    picture: Image.Image | None = field(default=None, repr=False)
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """The classes that occur, largest first."""
+        mask = self._mask()
+        counts = np.bincount(mask.ravel(), minlength=len(self.labels))
+        order = sorted(np.flatnonzero(counts), key=lambda index: -counts[index])
+        return tuple(Area(self.labels[i], int(i), int(counts[i]), float(counts[i] / mask.size)) for i in order)
+
+    def overlay(self, strength: float = 0.55) -> Image.Image:
+        """Return the photo with the label map over it and a legend below.
+
+        Raises:
+            InputError: the image could not be read.
+        """
+        from swinkit.prediction.draw import with_legend
+
+        mask = self._mask()
+        assert self.palette is not None
+        picture = self.picture if self.picture is not None else read_image(Path(self.source))
+        return with_legend(paint(picture, mask, self.palette, strength), self.areas, self.palette)
+
+    def save(self, path: str | Path) -> None:
+        """Write the label map as a palette PNG whose values are the class indices.
+
+        Raises:
+            InputError: the image could not be read.
+        """
+        mask = self._mask()
+        assert self.palette is not None
+        with atomic_path(path) as temporary:
+            encode_mask(mask, self.palette).save(temporary, format="PNG")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values: ``source``, ``size`` (width, height), ``areas``, ``error``."""
+        if self.mask is None:
+            return {"source": self.source, "size": None, "areas": [], "error": self.error}
+        size = [self.mask.shape[1], self.mask.shape[0]]
+        return {"source": self.source, "size": size, "areas": [asdict(area) for area in self.areas], "error": None}
+
+    def bars(self) -> str:
+        """Return a line a class that occurs: name, bar, per cent of the picture; under the source as a heading."""
+        if self.error is not None:
+            return self.error
+        areas = self.areas
+        width = max(len(area.label) for area in areas)
+        lines = [f"  {area.label:<{width}}  {_bar(area.share)} {100 * area.share:5.1f} %" for area in areas]
+        return "\n".join([self.source, *lines])
+
+    def _mask(self) -> np.ndarray:
+        if self.mask is None:
+            raise InputError(self.error or f"{self.source}: there is no label map")
+        return self.mask
 
 
 def _bar(share: float) -> str:
