@@ -252,3 +252,32 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         open_segmentation(tmp_path / "no")
     with pytest.raises(MissingPart, match="not divided into parts"):
         open_segmentation(pairs(tmp_path), "val")
+
+
+def test_check_data_finds_them_all_at_once(tmp_path: Path) -> None:
+    from swinkit.cli import main
+
+    root = pairs(tmp_path / "data", ("train", "val"), 5)
+    assert main(["check-data", str(root), "--json", str(tmp_path / "r.json")]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["counts"]["train"] == {"0": 2, "1": 2, "2": 1}
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    train = root / "train"
+    (train / "masks" / "0.png").write_bytes(b"no")
+    mask(train / "masks" / "1.png", 1, 11, 8)
+    mask(train / "masks" / "2.png", 77)
+    (train / "masks" / "3.png").unlink()
+    (root / "val" / "images" / "4.jpg").unlink()
+    mask(root / "val" / "masks" / "0.png", 255)
+    assert main(["check-data", str(root), "--json", str(tmp_path / "r.json")]) == 1
+    report = json.loads((tmp_path / "r.json").read_text())
+    said = " | ".join(report["fatal"] + report["warnings"])
+    for part in (
+        "1 pictures without a mask",
+        "1 masks without a picture",
+        "1 files cannot be read",
+        "1 masks have another size",
+        "1 values are no class of the 3 (most often 77",
+        "1 masks are void from edge to edge",
+        "stand in two parts",
+    ):
+        assert part in said, part

@@ -19,9 +19,10 @@ def check_data(
     """
     from swinkit.data.check import check_data as check
     from swinkit.data.check import summary
+    from swinkit.data.check_masks import check_masks, has_masks
 
     with progress_bar("pictures") as advance:
-        report = check(data, progress=advance)
+        report = (check_masks if has_masks(data) else check)(data, progress=advance)
     if json_file is not None:
         write_json(json_file, report.to_dict())
     say("\n".join(summary(report)), error=json_file == STDOUT)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from swinkit.data.folders import ClassificationData, MissingPart, open_dataset
-from swinkit.data.images import count_frames, shown
+from swinkit.data.images import count_frames, read_image, shown
 from swinkit.errors import ImageError
 
 NEAR_BITS = 20  # of 256; pairs of the same photo lie below, measured on the flowers collection
@@ -72,7 +72,7 @@ def check_data(source: str | Path, progress: Callable[[int, int], None] | None =
                 progress(done, len(rows))
     if report.broken:
         report.fatal.append(f"{len(report.broken)} pictures cannot be read (first: {report.broken[0]})")
-    _check_doubles(found, report)
+    check_doubles(found, report)
     _check_formats([name for _, name, _, _ in found], formats, report)
     _check_frames(rows, report)
     _check_empty(Path(source), parts, report)
@@ -103,15 +103,23 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable, rows: list) -> Any:
 
 
 def _look(row: tuple[str, int, ClassificationData]) -> tuple[str, np.ndarray] | ImageError:
-    """Return the hash of the pixels and the 256-bit difference hash, or the error."""
     _, index, data = row
     try:
-        image = data.read(index)
+        return look(data.encoded(index), data.name(index))[:2]
     except ImageError as error:
         return error
+
+
+def look(encoded: bytes | Path, name: str) -> tuple[str, np.ndarray, tuple[int, int]]:
+    """Return the hash of a picture's pixels, the 256-bit difference hash (32 bytes), and (height, width).
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    image = read_image(encoded, name=name)
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     small = np.asarray(image.convert("L").resize((17, 16), Image.Resampling.BOX), dtype=np.int16)
-    return pixels, np.packbits(small[:, 1:] > small[:, :-1])  # (32,) uint8
+    return pixels, np.packbits(small[:, 1:] > small[:, :-1]), (image.height, image.width)
 
 
 def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None:
@@ -146,7 +154,8 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
         report.warnings.append(f"files that are no pictures are passed over: {listed}")
 
 
-def _check_doubles(found: list[tuple[str, str, str, np.ndarray]], report: Report) -> None:
+def check_doubles(found: list[tuple[str, str, str, np.ndarray]], report: Report) -> None:
+    """Add to the report which pictures, (part, name, hash of pixels, difference hash) each, are the same or nearly."""
     same: dict[str, list[int]] = defaultdict(list)
     leaks: list[list[str]] = []
     inside: list[list[str]] = []

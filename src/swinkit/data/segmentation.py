@@ -163,16 +163,11 @@ def open_segmentation(
 def _from_pairs(
     place: Source, names: list[str], split: str | None, path: Path, classes: list[str], rules: MaskRules | None
 ) -> SegmentationData:
-    pictures = {_key(name, _IMAGE_FOLDERS): name for name in names if _inside(name, _IMAGE_FOLDERS) and is_picture(name)}
-    masks = {
-        _key(name, _MASK_FOLDERS): name
-        for name in names
-        if _inside(name, _MASK_FOLDERS) and PurePosixPath(name).suffix.lower() in MASK_SUFFIXES | {".jpg", ".jpeg"}
-    }
+    pictures, masks = pictures_and_masks(names)
     if not pictures or not masks:
         what = "pictures below a folder 'images'" if not pictures else "label maps below a folder 'masks'"
         raise DatasetError(f"{path}: no {what}; give images/x.jpg and masks/x.png, or train/images and train/masks")
-    parts = {key: _part(key) for key in {*pictures, *masks}}
+    parts = {key: part_of(key) for key in {*pictures, *masks}}
     if split is not None and any(parts.values()):
         if split not in parts.values():
             raise MissingPart(f"{path}: has no part {split!r}, only {', '.join(sorted({p for p in parts.values() if p}))}")
@@ -192,7 +187,7 @@ def _from_pairs(
     items = [(0, pictures[key], masks[key]) for key in sorted(pictures)]
     if rules is None:
         rules = MaskRules((0,), ade20k()[1]) if _is_ade(names) else MaskRules()
-    classes, rules = _named(place, names, path, classes, rules)
+    classes, rules = named(place, names, path, classes, rules)
     if not classes:
         classes = _counted(place, items, rules)
     if len(classes) > MAX_CLASSES:
@@ -200,7 +195,15 @@ def _from_pairs(
     return SegmentationData(classes, items, [place], _coloured(place, items, rules))
 
 
-def _named(place: Source, names: list[str], path: Path, classes: list[str], rules: MaskRules) -> tuple[list[str], MaskRules]:
+def pictures_and_masks(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the pictures and the label maps among files, each under what the two of a pair have in common."""
+    pictures = {_key(name, _IMAGE_FOLDERS): name for name in names if _inside(name, _IMAGE_FOLDERS) and is_picture(name)}
+    maps = MASK_SUFFIXES | {".jpg", ".jpeg"}  # JPEG label maps are refused by their reader, with the reason
+    found = [name for name in names if _inside(name, _MASK_FOLDERS) and PurePosixPath(name).suffix.lower() in maps]
+    return pictures, {_key(name, _MASK_FOLDERS): name for name in found}
+
+
+def named(place: Source, names: list[str], path: Path, classes: list[str], rules: MaskRules) -> tuple[list[str], MaskRules]:
     """Return class names and rules after names of void are taken out of the list."""
     if not classes:
         listed = next((name for name in ("classes.txt", "labels.txt") if name in names), None)
@@ -265,7 +268,8 @@ def _key(name: str, folders: tuple[str, ...]) -> str:
     return "/".join([*parts, path.stem])
 
 
-def _part(key: str) -> str | None:
+def part_of(key: str) -> str | None:
+    """Return "train", "val" or "test" when a folder of the path says so."""
     for part in PurePosixPath(key).parts[:-1]:
         for split, spellings in PARTS.items():
             if part in spellings:
