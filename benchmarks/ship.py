@@ -6,13 +6,14 @@ Run ``python -m benchmarks.ship RUN swin-nano-cifar10`` after ``swinkit train ci
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from swinkit.cards import RunFacts, machine, run_card
+from swinkit.cards import RunFacts, run_card
 from swinkit.embedded import EMBEDDED
 from swinkit.files import atomic_write
 from swinkit.models.build import build_network
@@ -104,7 +105,11 @@ def main() -> None:
     macs = (
         count_macs(spec.variant) if spec.decoder is None else sum(segmenter_macs(spec.variant, spec.decoder, size, True).values())
     )
-    hardware, software = machine()
+    written = (arguments.run / "README.md").read_text()  # by the machine that trained, which need not be this one
+    hardware, software, ended = (
+        found[1] if (found := re.search(pattern, written)) else None
+        for pattern in (r"- Hardware: (.+)", r"- Software: (.+)", r"ended: ([^;]+);")
+    )
     card = run_card(
         RunFacts(
             name=arguments.name,
@@ -121,7 +126,7 @@ def main() -> None:
             hardware=hardware,
             software=software,
             started=progress.started,
-            ended="see the log",
+            ended=ended,
             seconds=progress.seconds,
             images_per_second=progress.images / progress.seconds,
             checkpoint_bytes=asset.stat().st_size,
