@@ -17,4 +17,4 @@ def test_the_demo_s_cat_is_a_cat(tmp_path: Path, capsys: pytest.CaptureFixture[s
     first = capsys.readouterr().out.splitlines()[1]
     assert first.split()[0] == "cat"
     with Image.open(out) as picture:
-        assert picture.size == (452 + 340 + 48, 332)
+        assert picture.size == (451 + 340 + 48, 332)
