@@ -168,3 +168,16 @@ def test_every_released_network_can_be_built() -> None:
         assert backbone.channels == variant.channels
         assert sum(p.numel() for p in model.parameters()) > 1e6
     assert set(list_models("classify")) <= set(VARIANTS)
+
+
+def test_without_shift_no_window_sees_its_neighbour() -> None:
+    model = _shaken(SwinBackbone(dataclasses.replace(TINY, depths=(2,), num_heads=(1,), pretrained_windows=(0,), shift=False)))
+    shifted = _shaken(SwinBackbone(dataclasses.replace(TINY, depths=(2,), num_heads=(1,), pretrained_windows=(0,))))
+    images = torch.randn(1, 3, 32, 32)
+    changed = images.clone()
+    changed[..., :16, :16] += 1  # the first window of 4 x 4 tokens of 4 pixels
+    with torch.no_grad():
+        for network, spreads in ((model, False), (shifted, True)):
+            moved = (network(images)[0] - network(changed)[0]).abs().amax(1)[0] > 0
+            assert moved[:4, :4].all()
+            assert bool(moved[4:].any() or moved[:, 4:].any()) == spreads

@@ -100,5 +100,5 @@ def run(folder: Path, resume: bool = False, work: TinyWork | None = None, varian
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    # Saving after every step makes a kill in the middle of a save likely.
-    run(target, resume=(target / "state.safetensors").exists(), epochs=6, save_minutes=1e-9, ema_decay=0.9)
+    # Saving after every step makes a kill in the middle of a save likely; long enough to be killed on a busy machine.
+    run(target, resume=(target / "state.safetensors").exists(), epochs=25, save_minutes=1e-9, ema_decay=0.9)

@@ -33,6 +33,7 @@ class Variant:
         pretrained_windows: V2 only: windows the position network was trained with, one for each stage; 0 means
             the stage's own window.
         absolute_position: adds a learned position to every token (no released model does).
+        shift: every second block shifts its windows; False is the ablation of arXiv 2103.14030, section 4.4.
     """
 
     version: int = 1
@@ -48,6 +49,7 @@ class Variant:
     drop_path: float = 0.1
     pretrained_windows: tuple[int, ...] = (0, 0, 0, 0)
     absolute_position: bool = False
+    shift: bool = True
 
     def __post_init__(self) -> None:
         stages = len(self.depths)

@@ -207,7 +207,9 @@ class Stage(nn.Module):
         super().__init__()
         dim = variant.channels[stage]
         self.blocks = nn.ModuleList(
-            Block(variant, dim, variant.num_heads[stage], window, reference, shifted=bool(i % 2), drop_path=rate)
+            Block(
+                variant, dim, variant.num_heads[stage], window, reference, shifted=variant.shift and bool(i % 2), drop_path=rate
+            )
             for i, rate in enumerate(drop_paths)
         )
         last = stage == len(variant.depths) - 1

@@ -25,6 +25,7 @@ class Network(_Section):
     window_size: int | None = Field(None, ge=1, le=256)
     pretrained_windows: tuple[int, ...] | None = Field(None, description="V2: windows of the pre-training, a stage each")
     drop_path: float | None = Field(None, ge=0, lt=1)
+    shift: bool | None = Field(None, description="false: no block shifts its windows (the paper's ablation)")
     freeze_stages: int = Field(0, ge=0, le=4, description="patch embedding and this many stages stay as they are")
     activation_checkpointing: bool = Field(False, description="recompute activations: about 30 % slower, far less memory")
 

@@ -50,6 +50,7 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         "num_classes": 0 if head is None else int(head.shape[0]),
         "drop_path": hints.drop_path if hints else 0.1,
         "absolute_position": "absolute_pos_embed" in tensors,
+        "shift": hints.shift if hints else True,
     }
     if neutral.version == 1:
         fields |= _windows_v1(tensors, fields, name, hints)

@@ -57,6 +57,7 @@ def save_folder(tensors: dict[str, Tensor], spec: ModelSpec, folder: str | Path,
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder")
     variant = spec.variant
+    _refuse_unshifted(variant)
     if spec.decoder is not None:
         config, converted = _hf_segmenter(tensors, spec)
     else:
@@ -86,6 +87,7 @@ def save_dialect(path: str | Path, tensors: dict[str, Tensor], spec: ModelSpec, 
         InputError: a destination of the wrong kind.
     """
     path, variant = Path(path), spec.variant
+    _refuse_unshifted(variant)
     if dialect == "hf":
         return save_folder(tensors, spec, path)
     if dialect == "torchvision":
@@ -177,6 +179,11 @@ def _coordinate_tables(variant: Variant) -> dict[str, Tensor]:
         for block in range(variant.depths[stage]):
             tables[f"layers.{stage}.blocks.{block}.attn.relative_coords_table"] = table
     return tables
+
+
+def _refuse_unshifted(variant: Variant) -> None:
+    if not variant.shift:
+        raise CheckpointError("no other code base has a Swin without shifted windows; keep it as .safetensors of our own")
 
 
 def _refuse_hf(variant: Variant) -> None:
