@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.two_processes import in_two_processes
 
 from swinkit.cards import SECTIONS, EnergyMeter, RunFacts, run_card, validate_card
 from swinkit.errors import DatasetError, InputError
 from swinkit.evaluation import ClassificationEvaluation, evaluate
 from swinkit.evaluation.classification import read_groups, read_real
 from swinkit.specs import Preprocessing
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Made:
@@ -127,22 +122,10 @@ def test_no_picture_is_an_error() -> None:
 
 def test_two_processes_evaluate_seven_as_seven(tmp_path: Path) -> None:
     code = (
-        "import json, sys, torch; torch.distributed.init_process_group('gloo');"
         "from tests.test_evaluation import Bright, Made, PLAIN; from swinkit.evaluation import evaluate;"
-        "r = evaluate(Bright(), Made(), PLAIN, batch=2);"
-        "open(f'{sys.argv[1]}/{torch.distributed.get_rank()}.json', 'w').write(json.dumps(r))"
+        "report = evaluate(Bright(), Made(), PLAIN, batch=2)"
     )
-    (tmp_path / "main.py").write_text(code)
-    port = str(random.randint(20000, 60000))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [*launch, str(tmp_path / "main.py"), str(tmp_path)],
-        check=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-    )
-    reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    reports = in_two_processes(code, tmp_path)
     assert reports[0] == reports[1]
     assert (reports[0]["count"], reports[0]["top1"]) == (7, 1.0)
 
@@ -169,6 +152,14 @@ def test_a_card_is_valid_and_says_why_it_does_not_know() -> None:
     validate_card(text)
     assert "Carbon: unknown, because no country was given" in text
     assert "weights: unknown, because" in text
+
+
+def test_the_head_of_a_card_names_its_task() -> None:
+    facts = _facts()
+    facts.task, facts.licences["weights"] = "segment", "cc-by-nc-4.0"
+    text = run_card(facts)
+    assert "pipeline_tag: image-segmentation" in text
+    assert "license: cc-by-nc-4.0" in text
 
 
 @pytest.mark.parametrize("section", SECTIONS)

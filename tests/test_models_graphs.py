@@ -20,6 +20,15 @@ def _maps(answer: object) -> list[torch.Tensor]:
     return [answer] if isinstance(answer, torch.Tensor) else list(answer)  # type: ignore[call-overload]
 
 
+def _check(found: torch.nn.Module, model: torch.nn.Module, *sizes: tuple[int, ...]) -> None:
+    """Compare two networks' answers to random images of some sizes."""
+    with torch.no_grad():
+        for size in sizes:
+            images = torch.randn(*size)
+            for a, b in zip(_maps(found(images)), _maps(model(images)), strict=True):
+                torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
 def _network(version: int, kind: str) -> torch.nn.Module:
     torch.manual_seed(version)
     model = SwinClassifier(SHAPES[version]) if kind == "classifier" else SwinBackbone(SHAPES[version])
@@ -35,38 +44,28 @@ def test_compiles_as_one_graph(version: int, kind: str) -> None:
     torch._dynamo.reset()
     model = _network(version, kind)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with torch.no_grad():
-        for size in ((1, 3, 64, 64), (2, 3, 96, 64)):
-            images = torch.randn(*size)
-            for a, b in zip(_maps(compiled(images)), _maps(model(images)), strict=True):
-                torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    _check(compiled, model, (1, 3, 64, 64), (2, 3, 96, 64))
 
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("kind", ["classifier", "backbone"])
 def test_exports_with_dynamic_batch(version: int, kind: str) -> None:
     model = _network(version, kind)
+    sizes = {0: Dim("batch", min=1, max=64)}
     with torch.no_grad():
-        sizes = {0: Dim("batch", min=1, max=64)}
         program = torch.export.export(model, (torch.randn(2, 3, 96, 64),), dynamic_shapes=(sizes,))
-        for batch in (1, 3):
-            images = torch.randn(batch, 3, 96, 64)
-            for a, b in zip(_maps(program.module()(images)), _maps(model(images)), strict=True):
-                torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    _check(program.module(), model, (1, 3, 96, 64), (3, 3, 96, 64))
 
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("kind", ["classifier", "backbone"])
 def test_exports_with_dynamic_height_and_width(version: int, kind: str) -> None:
     model = _network(version, kind)
+    # A classifier's map must stay larger than its window: below, the authors' rule makes another graph.
+    sizes = {0: Dim("batch", min=1, max=64), 2: 32 * Dim("h", min=2, max=64), 3: 32 * Dim("w", min=2, max=64)}
     with torch.no_grad():
-        # A classifier's map must stay larger than its window: below, the authors' rule makes another graph.
-        sizes = {0: Dim("batch", min=1, max=64), 2: 32 * Dim("h", min=2, max=64), 3: 32 * Dim("w", min=2, max=64)}
         program = torch.export.export(model, (torch.randn(2, 3, 96, 128),), dynamic_shapes=(sizes,))
-        for size in ((1, 3, 64, 64), (3, 3, 160, 224)):
-            images = torch.randn(*size)
-            for a, b in zip(_maps(program.module()(images)), _maps(model(images)), strict=True):
-                torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+    _check(program.module(), model, (1, 3, 64, 64), (3, 3, 160, 224))
 
 
 @pytest.mark.parametrize("version", [1, 2])

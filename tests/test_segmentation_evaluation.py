@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from tests.two_processes import in_two_processes
 
 from swinkit.data.scenes import Scene, augment_scene, change_colours
 from swinkit.data.segmentation import SegmentationData
@@ -108,14 +109,17 @@ def test_written_label_maps_are_measured(tmp_path: Path) -> None:
         evaluate_predictions(tmp_path / "nothing", data)
 
 
+class Says(torch.nn.Module):
+    """Class 1 everywhere, whatever the picture."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(images.shape[0], 3, *images.shape[2:])
+        logits[:, 1] = 1
+        return logits
+
+
 def test_a_network_is_measured_at_the_pictures_size(tmp_path: Path) -> None:
     data = _data(tmp_path)
-
-    class Says(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            logits = torch.zeros(images.shape[0], 3, *images.shape[2:])
-            logits[:, 1] = 1
-            return logits
 
     report = evaluate_segmentation(Says(), data, Preprocessing((6, 6), "squash"))
     ones = sum(int((data.mask(i) == 1).sum()) for i in range(3))
@@ -181,3 +185,17 @@ def test_a_crop_avoids_one_class_only(tmp_path: Path) -> None:
         shares.append(float((targets == 0).float().mean()))
     assert np.mean([share < 0.75 for share in shares]) > 0.9
     assert MaskRules() == MaskRules((), ())
+
+
+def test_two_processes_count_every_pixel_once(tmp_path: Path) -> None:
+    data = _data(tmp_path, count=5)
+    code = (
+        "import sys; from pathlib import Path; from tests.test_segmentation_evaluation import Says;"
+        "from swinkit.data.segmentation import open_segmentation; from swinkit.evaluation import evaluate_segmentation;"
+        "from swinkit.specs import Preprocessing; data = open_segmentation(Path(sys.argv[1]), classes=['a', 'b', 'c']);"
+        "report = evaluate_segmentation(Says(), data, Preprocessing((6, 6), 'squash'))"
+    )
+    reports = in_two_processes(code, tmp_path)
+    alone = evaluate_segmentation(Says(), data, Preprocessing((6, 6), "squash"))
+    assert reports == [alone, alone]
+    assert (alone["count"], alone["pixels"]) == (5, 5 * 9 * 14)

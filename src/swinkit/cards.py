@@ -24,6 +24,8 @@ SECTIONS = (
     "Licences",
     "How to use",
 )
+PIPELINES = {"classify": "image-classification", "segment": "image-segmentation", "simmim": "image-feature-extraction"}
+KNOWN_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0")
 LIBRARIES = ("swinkit", "torch", "torchvision", "accelerate", "torchmetrics", "numpy", "pillow")
 
 
@@ -46,6 +48,7 @@ class RunFacts:
         checkpoint_bytes: size of the weights file.
         kilowatt_hours, carbon_kg: measured by codecarbon.
         licences: of "code", "weights" and "data".
+        task: row of ``swinkit.tasks.TASKS``.
         intended, out_of_scope, limits: lines.
         parameters: of the network.
         gflops: multiply-adds of an image.
@@ -64,6 +67,7 @@ class RunFacts:
     out_of_scope: list[str]
     limits: list[str]
     licences: dict[str, str | None]
+    task: str = "classify"
     hardware: str | None = None
     software: str | None = None
     started: str | None = None
@@ -84,7 +88,7 @@ def run_card(facts: RunFacts) -> str:
     hub = need("huggingface_hub", "train")
     results = [
         hub.EvalResult(
-            task_type="image-classification",
+            task_type=PIPELINES[facts.task],
             dataset_type="imagefolder",
             dataset_name=facts.dataset,
             dataset_split="validation",
@@ -96,11 +100,11 @@ def run_card(facts: RunFacts) -> str:
     ]
     licence = (facts.licences.get("weights") or "").lower()
     head = hub.ModelCardData(
-        license=licence if licence in ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0") else "other",
-        license_name=None if licence in ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0") else "see-licences-section",
+        license=licence if licence in KNOWN_LICENCES else "other",
+        license_name=None if licence in KNOWN_LICENCES else "see-licences-section",
         library_name="swinkit",
-        pipeline_tag="image-classification",
-        tags=["swin", "image-classification", "swinkit"],
+        pipeline_tag=PIPELINES[facts.task],
+        tags=["swin", PIPELINES[facts.task], "swinkit"],
         model_name=facts.name,
         eval_results=results or None,
     )

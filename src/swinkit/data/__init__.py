@@ -1,4 +1,4 @@
-"""Pictures and labels: from files to tensors. Places kept: ``masks`` and ``boxes`` readers beside ``folders``."""
+"""Pictures and labels: from files to tensors. A place is kept for ``boxes`` beside ``folders`` and ``segmentation``."""
 
 from __future__ import annotations
 

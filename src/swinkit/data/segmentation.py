@@ -55,7 +55,6 @@ class SegmentationData:
     sources: list[Source]
     rules: MaskRules
     shapes: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
-    skipped: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.items)

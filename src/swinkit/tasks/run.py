@@ -316,6 +316,7 @@ def _card(
                 f"{progress.skipped} training steps were skipped because they were not finite",
             ],
             licences={"code": "apache-2.0", "weights": None, "data": None},
+            task=spec.task,
             hardware=hardware,
             software=software,
             started=progress.started,
