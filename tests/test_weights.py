@@ -162,6 +162,21 @@ def test_adapting_window_head_and_stem() -> None:
     assert "start anew" in load_into(backbone, source)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_wider_patch_answers_as_the_old_one_for_the_shrunk_image(version: int, times: int) -> None:
+    old = _model(version)
+    wide = SwinClassifier(SMALL[version].changed(patch_size=2 * times, img_size=32 * times)).eval()
+    said = load_into(wide, old.state_dict())
+    assert f"stem: patches of 2 -> {2 * times} pixels" in said
+    images = torch.randn(2, 3, 32 * times, 48 * times)
+    with torch.no_grad():
+        expected = old(torch.nn.functional.avg_pool2d(images, times))
+        torch.testing.assert_close(wide(images), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ShapesDiffer, match=r"patch_embed"):
+        load_into(SwinClassifier(SMALL[version].changed(patch_size=3, img_size=48)), old.state_dict())
+
+
 def test_22k_head_rows_follow_the_authors_map() -> None:
     from swinkit.labels import imagenet_names, imagenet_synsets, map_22k_to_1k
 

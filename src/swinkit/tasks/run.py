@@ -220,7 +220,7 @@ def _description(plan: Recipe, task: Task, data: Any) -> tuple[ModelSpec, Any]:
     network = plan.network
     changes: dict[str, Any] = {"num_classes": len(data.classes) if task.has_classes else 0}
     changes["img_size"] = max(network.img_size or variant.img_size, network.min_img_size)
-    for field in ("window_size", "drop_path", "pretrained_windows", "shift"):
+    for field in ("patch_size", "window_size", "drop_path", "pretrained_windows", "shift"):
         if getattr(network, field) is not None:
             changes[field] = getattr(network, field)
     if variant.version == 2 and checkpoint is not None and network.pretrained_windows is None:

@@ -22,6 +22,7 @@ class Network(_Section):
 
     img_size: int | None = Field(None, ge=8, le=4096, description="side of the input in pixels")
     min_img_size: int = Field(0, ge=0, le=4096, description="the checkpoint's img_size, but at least this")
+    patch_size: int | None = Field(None, ge=1, le=64, description="pixels of a token; a multiple of the checkpoint's")
     window_size: int | None = Field(None, ge=1, le=256)
     pretrained_windows: tuple[int, ...] | None = Field(None, description="V2: windows of the pre-training, a stage each")
     drop_path: float | None = Field(None, ge=0, lt=1)

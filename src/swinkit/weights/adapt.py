@@ -180,20 +180,26 @@ def _fit_head(given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, n
 
 
 def _fit_stem(given: dict[str, Tensor], wanted: dict[str, Tensor], notes: list[str]) -> None:
-    """Adapt the patch convolution to another number of image channels, keeping the response's size."""
+    """Adapt the patch convolution to another number of image channels or a patch several times as wide.
+
+    The response keeps its size: a wider patch answers as the old one does for the picture shrunk by averaging.
+    """
     key = "patch_embed.proj.weight"
-    if key not in given or key not in wanted:
+    if key not in given or key not in wanted or given[key].shape == wanted[key].shape:
         return
-    old, new = given[key].shape[1], wanted[key].shape[1]
-    if old == new or given[key].shape[2:] != wanted[key].shape[2:]:
-        return
+    (old, side), (new, wider) = given[key].shape[1:3], wanted[key].shape[1:3]
     weight = given[key].float()
-    if new == 1:
-        weight = weight.sum(1, keepdim=True)  # a grey picture is three equal channels
-    else:
-        weight = weight.repeat(1, -(-new // old), 1, 1)[:, :new] * (old / new)
+    if wider > side and wider % side == 0:
+        times = wider // side
+        weight = weight.repeat_interleave(times, 2).repeat_interleave(times, 3) / times**2
+        notes.append(f"stem: patches of {side} -> {wider} pixels")
+    if old != new:
+        if new == 1:
+            weight = weight.sum(1, keepdim=True)  # a grey picture is three equal channels
+        else:
+            weight = weight.repeat(1, -(-new // old), 1, 1)[:, :new] * (old / new)
+        notes.append(f"stem: {old} -> {new} channels")
     given[key] = weight
-    notes.append(f"stem: {old} -> {new} channels")
 
 
 def _fit_positions(given: dict[str, Tensor], wanted: dict[str, Tensor], notes: list[str]) -> None:
