@@ -145,7 +145,21 @@ def test_evaluation_from_the_command_line(weights_file: Path, tmp_path: Path) ->
     assert json.loads((tmp_path / "r.json").read_text())["passes"] == (
         "windows of 32 every 21 pixels, scales 0.5/1, with mirror images"
     )
+    assert main([*common, "--tile", "200"]) == 0
+    tiled = json.loads((tmp_path / "r.json").read_text())
+    assert tiled["passes"] == "tiles of 200 pixels, seams blended"
+    assert tiled["mIoU"] == pytest.approx(report["mIoU"], abs=1e-3)  # one tile covers the picture
+    assert main([*common, "--tile", "16"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["confusion"] != report["confusion"]
+    assert main([*common, "--tile", "32", "--flip"]) == 1
+    assert main([*common, "--tile", "3"]) == 1
     assert main([*common, "--predictions", str(tmp_path / "answers")]) == 0
     assert json.loads((tmp_path / "r.json").read_text())["mIoU"] == 1.0
+    (tmp_path / "classes.txt").write_text("\n".join([*LABELS, *"345678", "void"]))  # value 9 is void, as the model says
+    without_model = [word for word in common if word != str(weights_file)]
+    assert main([*without_model, "--predictions", str(tmp_path / "answers")]) == 0
+    alone = json.loads((tmp_path / "r.json").read_text())
+    assert (alone["mIoU"], alone["classes_averaged"]) == (1.0, 3)
+    assert main(without_model) == 1
     assert main([*common, "--window", "32", "--stride", "40"]) == 1
     assert main([*common, "--scales", "zero"]) == 1

@@ -12,6 +12,7 @@ from swinkit.cli.common import STDOUT, Device, progress_bar, say, table, write_j
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
+    from swinkit.engines.dense import Passes
     from swinkit.prediction import Predictor
 
 MOST_CLASSES = 30  # more than these are only in the JSON
@@ -25,8 +26,11 @@ class ScaleRule(enum.StrEnum):
 
 
 def evaluate(
-    source: Annotated[str, typer.Argument(help="Embedded name, hub id, directory, .safetensors or .pth.")],
     data: Annotated[str, typer.Option(help="Folder, zip, zips or table of pictures.", metavar="DIR|ZIP")],
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Embedded name, hub id, directory, .safetensors or .pth; may be left out with --predictions."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Part of the data set: train, val, test.")] = "val",
     json_file: Annotated[str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")] = None,
     groups: Annotated[Path | None, typer.Option(help="Table file,group: the accuracy of each group.", metavar="CSV")] = None,
@@ -40,6 +44,7 @@ def evaluate(
     flip: Annotated[bool, typer.Option(help="Segmenters: average with mirror images.")] = False,
     window: Annotated[int, typer.Option(min=0, help="Segmenters: side of a sliding window, pixels; 0 is the whole.")] = 0,
     stride: Annotated[int, typer.Option(min=0, help="Segmenters: step of the window; 0 is two thirds of it.")] = 0,
+    tile: Annotated[int, typer.Option(min=0, help="Segmenters: cut pictures into tiles of so many pixels; 0 does not.")] = 0,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
 ) -> None:
     """Measure accuracy on a data set.
@@ -49,17 +54,25 @@ def evaluate(
     """
     from swinkit.data import open_dataset
     from swinkit.data.matching import match_classes
+    from swinkit.engines.dense import Passes
     from swinkit.evaluation import evaluate as measure
     from swinkit.prediction import load
 
-    predictor = load(source, device)
-    if predictor.spec.task == "segment":
-        _evaluate_label_maps(
-            predictor, data, split, json_file, predictions, (scales, scales_of == "picture", flip, window, stride)
-        )
+    try:
+        ratios = tuple(float(value) for value in scales.split(","))
+        options = Passes(ratios, flip, window, stride, scales_of == "picture", tile)
+    except ValueError as error:
+        raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
+    if source is None and predictions is None:
+        raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
+    predictor = None if source is None else load(source, device)
+    if predictor is None or predictor.spec.task == "segment":
+        _evaluate_label_maps(predictor, data, split, json_file, predictions, options)
         return
-    if predictions or flip or window or stride or scales != "1":
-        raise InputError("--predictions, --scales, --flip, --window and --stride are for segmenters; this is a classifier")
+    if predictions or options != Passes():
+        raise InputError(
+            "--predictions, --scales, --flip, --window, --stride and --tile are for segmenters; this is a classifier"
+        )
     matched = match_classes(open_dataset(data, split=split), predictor.labels)
     report = measure(
         predictor.model,
@@ -77,34 +90,31 @@ def evaluate(
 
 
 def _evaluate_label_maps(
-    predictor: Predictor,
+    predictor: Predictor | None,
     data: str,
     split: str,
     json_file: str | None,
     predictions: str | None,
-    wishes: tuple[str, bool, bool, int, int],
+    options: Passes,
 ) -> None:
     from swinkit.data.folders import MissingPart
     from swinkit.data.segmentation import open_segmentation
-    from swinkit.engines.dense import Passes
     from swinkit.evaluation import evaluate_predictions, evaluate_segmentation
 
-    scales, of_picture, flip, window, stride = wishes
+    # What the model knows, a folder without classes.txt need not say.
+    classes, rules = ([], None) if predictor is None else (predictor.labels, predictor.spec.masks)
     try:
-        options = Passes(tuple(float(value) for value in scales.split(",")), flip, window, stride, of_picture)
-    except ValueError as error:
-        raise InputError(f"--scales {scales}, --window {window}, --stride {stride}: {error}") from None
-    try:
-        truth = open_segmentation(data, split, predictor.labels, predictor.spec.masks)
+        truth = open_segmentation(data, split, classes, rules)
     except MissingPart:
         if split != "val":  # the default also means: all there is
             raise
-        truth = open_segmentation(data, None, predictor.labels, predictor.spec.masks)
-    if truth.classes != predictor.labels:
+        truth = open_segmentation(data, None, classes, rules)
+    if predictor is not None and truth.classes != classes:
         raise InputError(f"{data}: has other classes than the model (first: {truth.classes[0]!r}); evaluate on its own kind")
     if predictions is not None:
         report = evaluate_predictions(predictions, truth)
     else:
+        assert predictor is not None
         with progress_bar("pictures") as advance:
             report = evaluate_segmentation(
                 predictor.model, truth, predictor.preprocessing, options=options, device=predictor.device, progress=advance

@@ -30,6 +30,8 @@ class Passes:
         stride: step of the window; 0 means two thirds of the crop.
         of_picture: ratios multiply the photo's own size, not the size it is prepared to (mmsegmentation 1.x; the authors' numbers
             are of the other rule).
+        tile: side of the tiles the photo is cut into, pixels of the photo, each answered once like a photo of its own, seams
+            blended; 0 does not cut.
     """
 
     ratios: tuple[float, ...] = (1.0,)
@@ -37,15 +39,22 @@ class Passes:
     crop: int = 0
     stride: int = 0
     of_picture: bool = False
+    tile: int = 0
 
     def __post_init__(self) -> None:
         if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) > 16:
             raise ValueError(f"ratios must be between 0 and 16, got {self.ratios}")
         if self.crop < 0 or self.stride < 0 or (self.crop and self.stride > self.crop):
             raise ValueError(f"a stride of {self.stride} with windows of {self.crop} leaves holes; make it at most the window")
+        if self.tile and not 16 <= self.tile <= 16384:
+            raise ValueError(f"a tile is 16 to 16384 pixels wide, got {self.tile}")
+        if self.tile and (self.ratios != (1.0,) or self.flip or self.crop):
+            raise ValueError("tiles go through the network once; leave out scales, mirror images and windows")
 
     def describe(self) -> str:
         """Return a few words for reports."""
+        if self.tile:
+            return f"tiles of {self.tile} pixels, seams blended"
         step = self.stride or max(1, 2 * self.crop // 3)
         how = f"windows of {self.crop} every {step} pixels" if self.crop else "whole image"
         scales = f", scales {'/'.join(f'{ratio:g}' for ratio in self.ratios)}"
@@ -128,6 +137,15 @@ def class_map(passes: Sequence[Tensor], height: int, width: int) -> np.ndarray:
     return answer
 
 
+def label_map(
+    network: Network, image: Image.Image, preprocessing: Preprocessing, options: Passes, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Return the class of every pixel of the photo, (height, width) uint8, however ``options`` takes it through the network."""
+    if options.tile:
+        return tiled_map(network, image, preprocessing, options.tile, device=device)
+    return class_map(passes_of(network, image, preprocessing, options, device), image.height, image.width)
+
+
 def tiled_map(
     network: Network,
     image: Image.Image,
@@ -135,7 +153,6 @@ def tiled_map(
     tile: int,
     overlap: float = 0.25,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Return the class of every pixel of a large photo, tile by tile, seams blended.
 
@@ -149,7 +166,6 @@ def tiled_map(
         tile: side of a tile, pixels of the photo.
         overlap: share of a tile that the next one covers again, 0..0.5.
         device: where the network runs.
-        progress: called with (done, total) tiles.
 
     Returns:
         (H, W) uint8.
@@ -160,13 +176,13 @@ def tiled_map(
     answer = np.empty((height, width), np.uint8)
     total: Tensor | None = None  # weighted sums; the argmax does not need their division by the weights
     first = 0  # the photo's row that ``total`` begins at
-    for row, top in enumerate(tops):
+    for top in tops:
         bottom = min(top + tile, height)
         if total is not None:  # rows above this tile are finished
             answer[first:top] = total[:, : top - first].argmax(dim=0).to(torch.uint8).numpy()
             total = total[:, top - first :]
         first = top
-        for column, left in enumerate(lefts):
+        for left in lefts:
             right = min(left + tile, width)
             part = passes_of(network, image.crop((left, top, right, bottom)), preprocessing, Passes(), device)[0]
             scores = _enlarged(part, bottom - top, right - left, slice(0, bottom - top)).softmax(dim=0)
@@ -176,8 +192,6 @@ def tiled_map(
             if grown > 0:
                 total = F.pad(total, (0, 0, 0, grown))
             total[:, : bottom - top, left:right] += scores * _ramp(bottom - top)[:, None] * _ramp(right - left)
-            if progress is not None:
-                progress(row * len(lefts) + column + 1, len(tops) * len(lefts))
     assert total is not None
     answer[first:] = total.argmax(dim=0).to(torch.uint8).numpy()
     return answer

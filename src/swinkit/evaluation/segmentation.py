@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from swinkit.data.masks import IGNORED, MASK_SUFFIXES, read_mask
-from swinkit.engines.dense import Passes, class_map, passes_of
+from swinkit.engines.dense import Passes, label_map
 from swinkit.errors import DatasetError, ImageError
 from swinkit.specs import Preprocessing
 
@@ -111,6 +111,7 @@ def evaluate_segmentation(
     device: str | torch.device = "cpu",
     precision: torch.dtype | None = None,
     progress: Callable[[int, int], None] | None = None,
+    seen: Callable[[int, np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """Return the report of a segmenter (``SegmentationEvaluation.compute``), with preparation and passes named.
 
@@ -118,10 +119,11 @@ def evaluate_segmentation(
         model: (B, C, h, w) -> (B, K, h, w) logits; left in the mode it was in.
         data: with the model's classes in the model's order.
         preprocessing: of the pictures.
-        options: scales, mirror images, sliding windows; None is the whole picture once.
+        options: scales, mirror images, sliding windows, tiles; None is the whole picture once.
         device: where the network runs.
         precision: autocast type, None for full precision.
         progress: called with (done, total) after each picture of this process.
+        seen: called with the index and the answer, (H, W) uint8, of each picture of this process.
 
     Raises:
         DatasetError, ImageError: the data cannot be read or used.
@@ -138,9 +140,10 @@ def evaluate_segmentation(
         with torch.inference_mode(), torch.autocast(place.type, precision, enabled=precision is not None):
             for done, index in enumerate(mine, 1):
                 image = data.read(index, grey)
-                passes = passes_of(model, image, preprocessing, options, place)
-                answers = class_map(passes, image.height, image.width)
+                answers = label_map(model, image, preprocessing, options, place)
                 evaluation.update(data.mask(index, (image.height, image.width)), answers, data.name(index))
+                if seen is not None:
+                    seen(index, answers)
                 if progress is not None:
                     progress(done, len(mine))
     finally:

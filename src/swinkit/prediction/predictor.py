@@ -212,11 +212,7 @@ class Predictor:
 
         try:
             with torch.inference_mode():
-                if tile:
-                    mask = dense.tiled_map(network, item, self.preprocessing, tile, device=parameter.device)
-                else:
-                    passes = dense.passes_of(network, item, self.preprocessing, dense.Passes(), parameter.device)
-                    mask = dense.class_map(passes, item.height, item.width)
+                mask = dense.label_map(network, item, self.preprocessing, dense.Passes(tile=tile), parameter.device)
         except torch.OutOfMemoryError as error:
             raise RunError(f"{name}: does not fit into the memory of {parameter.device}; use tiles, or the cpu") from error
         if not all(pixels):
