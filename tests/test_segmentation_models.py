@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.parity_segmentation import load_fixture, rows, transformers_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import swinkit
-from swinkit.engines.dense import Passes, bands, class_map, slide
+from swinkit.engines.dense import Passes, bands, class_map, passes_of, slide
 from swinkit.errors import UnknownName
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.segmentation.losses import cross_entropy, dice
 from swinkit.models.segmentation.upernet import _enlarged_conv
 from swinkit.models.systems import SYSTEMS, segmenter_macs, segmenter_parameters, system_variant
 from swinkit.models.variants import resolve
+from swinkit.specs import Preprocessing
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "seg"
 KINDS = ("upernet", "fpn", "unet")
@@ -152,6 +156,29 @@ def test_one_window_over_the_image_is_the_whole_image() -> None:
     with torch.inference_mode():
         assert torch.equal(slide(model, images, 90, 45), model(images))
         assert torch.equal(slide(model, images, 200, 100), model(images))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [Passes(flip=True), Passes((0.5, 1.0, 1.5), flip=True), Passes((1.0,), True, 48, 32)])
+def test_averaging_with_mirror_images_makes_answers_mirror(kind: str, options: Passes) -> None:
+    model = _tiny(kind).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # answers that differ from class to class, and from left to right
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 96, 3), dtype=np.uint8))
+    plain = Preprocessing((64, 64), "native", 0, "bilinear")
+
+    def probabilities(picture: Image.Image, how: Passes) -> torch.Tensor:
+        with torch.inference_mode():
+            return torch.cat([scores for _, scores in bands(passes_of(model, picture, plain, how), 70, 96)], dim=1)
+
+    mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    both = probabilities(image, options)
+    torch.testing.assert_close(probabilities(mirrored, options).flip(-1), both, atol=1e-5, rtol=0)
+    assert both.sum(0).allclose(torch.ones(70, 96))
+    once = dataclasses.replace(options, flip=False)
+    alone = probabilities(image, once)
+    assert (probabilities(mirrored, once).flip(-1) - alone).abs().max() > 1e-3
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 70), st.integers(1, 70))
