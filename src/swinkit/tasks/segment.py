@@ -26,7 +26,32 @@ from swinkit.training.checkpoint import Progress
 from swinkit.training.recipe import Recipe
 
 Batch = dict[str, Any]
-SHOWN = 6  # pictures of a run's validation sheet
+
+
+class Sheet:
+    """A few pictures of a data set with truth and answers beside them, for people.
+
+    Args:
+        data: pictures spread over the whole of it are shown.
+        spec: classes and colours.
+        count: how many.
+    """
+
+    def __init__(self, data: SegmentationData, spec: ModelSpec, count: int = 6) -> None:
+        self.data, self.spec = data, spec
+        self.chosen = set(np.linspace(0, len(data) - 1, count).round().astype(int).tolist())
+        self.answers: dict[int, np.ndarray] = {}
+
+    def note(self, index: int, answers: np.ndarray) -> None:
+        """Keep the answer, (H, W) uint8, where the picture is one to show."""
+        if index in self.chosen:
+            self.answers[index] = answers
+
+    def draw(self, path: Path) -> None:
+        """Save picture, truth and answer, a line each, with a legend."""
+        rows = [(np.asarray(self.data.read(i)), self.data.mask(i), self.answers[i]) for i in sorted(self.answers)]
+        colours = palette_of(self.spec.masks, len(self.spec.labels))
+        draw_label_maps(path, rows, colours, self.spec.labels, ("truth", "answer"))
 
 
 def open_parts(data: str, plan: Recipe) -> tuple[SegmentationData, SegmentationData]:
@@ -74,6 +99,7 @@ class SegmentWork:
         plan = recipe.scene
         self.scene = Scene(plan.crop, plan.ratio, plan.max_share, recipe.augment.flip, plan.distort)
         self.class_weights = median_frequency(train) if recipe.class_weights == "balanced" else None
+        self.sheet = Sheet(val, spec)
 
     def __len__(self) -> int:
         return len(self.train)
@@ -102,7 +128,9 @@ class SegmentWork:
 
     def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
         precision = torch.bfloat16 if self.recipe.precision == "bf16" else None
-        return evaluate_segmentation(model, self.val, self.spec.preprocessing, device=device, precision=precision)
+        return evaluate_segmentation(
+            model, self.val, self.spec.preprocessing, device=device, precision=precision, seen=self.sheet.note
+        )
 
     def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
         colours = palette_of(self.spec.masks, len(self.spec.labels))
@@ -112,6 +140,7 @@ class SegmentWork:
             draw_label_maps(folder / "train_batch.jpg", [*zip(pictures, maps, strict=True)][:16], colours, self.spec.labels)
         if report is not None:
             draw_confusion(report["confusion"], list(self.spec.labels), folder / "confusion_matrix.png")
+            self.sheet.draw(folder / "validation.jpg")
 
     def save(self, path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
         facts = dict(self.spec.facts)

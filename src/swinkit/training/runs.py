@@ -2,7 +2,7 @@
 
 ::
 
-    recipe.yaml  results.csv  curves.png  train_batch.jpg  confusion_matrix.png  README.md (card)
+    recipe.yaml  results.csv  curves.png  train_batch.jpg  confusion_matrix.png  validation.jpg (label maps)  README.md (card)
     state.safetensors (resume)  weights/best.safetensors  weights/last.safetensors  tensorboard/
 """
 
