@@ -18,6 +18,7 @@ from PIL import Image
 import swinkit
 from swinkit import weights
 from swinkit.cli import main
+from swinkit.embedded import DEFAULT, EMBEDDED, Embedded, embedded_names
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.variants import parameter_count
 from swinkit.specs import ModelSpec, Preprocessing, Variant
@@ -239,14 +240,16 @@ def test_info_fingerprint_follows_the_weights(model: str, tmp_path: Path, capsys
 def test_models_as_json(capsys) -> None:
     assert main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == swinkit.list_models()
+    further = [name for name in embedded_names() if name != DEFAULT]
+    assert [row["name"] for row in rows] == [*swinkit.list_models(), *further]
     for row in rows:
-        assert {"name", "task", "embedded", "params", "gflops", "aliases"} <= set(row)
+        assert {"name", "task", "embedded", "licence", "params", "gflops", "aliases"} <= set(row)
+        assert (row["licence"] is not None) == row["embedded"]
         if row["published_params"]:
             assert row["params"] == pytest.approx(row["published_params"], rel=0.01)
         if row["published_gflops"]:
             assert row["gflops"] == pytest.approx(row["published_gflops"], rel=0.01)
-    assert sum(row["embedded"] for row in rows) <= 2
+    assert sum(row["embedded"] for row in rows) == len(embedded_names())
 
 
 def test_the_embedded_model_loads_by_its_name(capsys, embedded: str) -> None:
@@ -257,10 +260,33 @@ def test_the_embedded_model_loads_by_its_name(capsys, embedded: str) -> None:
         assert main(["info", name]) == 0
 
 
+def test_an_embedded_segmenter_is_listed_with_its_licence(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = swinkit.create_model("upernet", 3, backbone="swin_nano", channels=8, auxiliary_channels=0)
+    variant = network.backbone.variant.changed(num_classes=3)
+    facts = {"metrics": {"mIoU": 0.5}}
+    preprocessing = Preprocessing((48, 64), "box")
+    spec = ModelSpec(variant, preprocessing, ("a", "b", "c"), "segment", "s", facts=facts, decoder=network.decoder)
+    weights.save_native(tmp_path / "s.safetensors", network.state_dict(), spec)
+    monkeypatch.setitem(EMBEDDED, "swin-nano-camvid", Embedded(str(tmp_path / "s.safetensors"), "camvid", "CC-BY-NC-4.0"))
+    assert main(["models", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[-1]
+    assert (row["name"], row["licence"], row["miou"]) == ("swin-nano-camvid", "CC-BY-NC-4.0", 50.0)
+    assert row["params"] == sum(parameter.numel() for parameter in network.parameters())
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("CC-BY-NC-4.0")
+    assert main(["info", "swin-nano-camvid"]) == 0
+    capsys.readouterr()
+    monkeypatch.setitem(EMBEDDED, "swin-nano-camvid", Embedded("absent.safetensors", "camvid", "CC-BY-NC-4.0"))
+    assert main(["models"]) == 0
+    assert "swin-nano-camvid" not in capsys.readouterr().out
+    assert main(["info", "swin-nano-camvid"]) == 1
+    assert "swinkit train camvid" in capsys.readouterr().err
+
+
 def test_models_as_a_table(capsys) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(swinkit.list_models()) + 1
+    assert len(lines) == 1 + len({*swinkit.list_models(), *embedded_names()} - {DEFAULT})
     (small,) = [line for line in lines if line.startswith("swin_small_patch4_window7_224 ")]
     assert "49.606" in small
     assert "83.2" in small

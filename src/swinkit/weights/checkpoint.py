@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swinkit.embedded import EMBEDDED, embedded_path
+from swinkit.embedded import EMBEDDED, METADATA_KEY, embedded_names, embedded_path
 from swinkit.errors import CheckpointError, KeysLeftOver, UnknownName, nearest
 from swinkit.extras import need
 from swinkit.labels import ade20k, imagenet_names
@@ -23,8 +23,6 @@ from swinkit.weights.convert import Neutral, to_neutral
 from swinkit.weights.heads import infer_decoder
 from swinkit.weights.infer import infer_variant
 from swinkit.weights.read import SUFFIXES, read_json, read_tensors
-
-METADATA_KEY = "swinkit"
 
 
 @dataclass
@@ -94,13 +92,13 @@ def _from_embedded(name: str) -> Checkpoint:
     if path is None:
         raise CheckpointError(
             f"this version of swinkit has no embedded weights of {name} yet (README.md says why); give a file, a folder or a "
-            "hub id with --model, or train them: swinkit train cifar10 --data DIR"
+            f"hub id with --model, or train them: swinkit train {EMBEDDED[name].recipe} --data DIR"
         )
     return _from_file(path)
 
 
 def _embedded() -> str:
-    return ", ".join(EMBEDDED)
+    return ", ".join(embedded_names())
 
 
 def _download(repository: str) -> Path:

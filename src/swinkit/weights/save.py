@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from swinkit.embedded import METADATA_KEY
 from swinkit.errors import CheckpointError, InputError
 from swinkit.files import atomic_path, atomic_write
 from swinkit.models.segmentation import Segmenter
@@ -17,7 +18,6 @@ from swinkit.models.swin import Swin
 from swinkit.models.variants import RELEASES
 from swinkit.models.windows import relative_coordinates
 from swinkit.specs import ModelSpec, Preprocessing, Variant
-from swinkit.weights.checkpoint import METADATA_KEY
 from swinkit.weights.convert import from_neutral, head_from_neutral
 from swinkit.weights.heads import PREFIXES
 
