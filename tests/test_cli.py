@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,54 @@ def test_evaluate_refuses_other_classes(model: str, dataset: Path, capsys) -> No
     (dataset / "val" / "cat").rename(dataset / "val" / "zebra")
     assert main(["evaluate", model, "--data", str(dataset)]) == 1
     assert "'zebra'" in capsys.readouterr().err
+
+
+def test_evaluate_takes_all_of_a_set_without_parts(model: str, dataset: Path, tmp_path: Path, capsys) -> None:
+    archive = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (dataset / "val").rglob("*.png"):
+            file.write(path, path.relative_to(dataset / "val"))
+    table = dataset / "val" / "all.csv"
+    table.write_text("file,label\nant/0.png,ant\ncat/0.png,cat\n")
+    for data, count in ((archive, 6), (dataset / "val", 6), (table, 2)):
+        assert main(["evaluate", model, "--data", str(data), "--json", "-"]) == 0, data
+        assert json.loads(capsys.readouterr().out)["count"] == count
+    # Pictures that were trained on are no validation.
+    (dataset / "val").rename(dataset / "train")
+    assert main(["evaluate", model, "--data", str(dataset)]) == 1
+    assert "only train" in capsys.readouterr().err
+
+
+def test_evaluate_with_several_labels_a_picture(model: str, dataset: Path, tmp_path: Path, capsys) -> None:
+    several = str(tmp_path / "several.safetensors")
+    start = weights.load_checkpoint(model)
+    weights.save_native(several, start.tensors, start.spec.changed(multi_label=True))
+    table = dataset / "all.csv"
+    rows = [f"val/{label}/0.png,{label};bee" for label in ("ant", "cat")]
+    table.write_text("\n".join(["file,labels", *rows]))
+    groups = tmp_path / "groups.csv"
+    groups.write_text("file,group\n" + "\n".join(f"{row.split(',')[0]},x" for row in rows))
+
+    assert main(["evaluate", several, "--data", str(table)]) == 0
+    out = capsys.readouterr().out
+    assert "mAP" in out
+    assert "f1_macro" in out
+    assert main(["evaluate", several, "--data", str(dataset), "--json", "-"]) == 0  # one label is a list of one
+    assert json.loads(capsys.readouterr().out)["count"] == 6
+    for source, data, further, sentence in (
+        (model, table, [], "several labels each, this model gives one"),
+        (several, table, ["--groups", str(groups)], "several labels a picture"),
+    ):
+        assert main(["evaluate", source, "--data", str(data), *further]) == 1
+        err = capsys.readouterr().err
+        assert sentence in err
+        assert "internal" not in err
+
+
+def test_evaluate_shows_the_real_labels_figure(model: str, dataset: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "real.json").write_text(json.dumps([[0], [2], [0], [2], [0], [0, 1]]))
+    assert main(["evaluate", model, "--data", str(dataset), "--real", str(tmp_path / "real.json")]) == 0
+    assert "real_top1" in capsys.readouterr().out
 
 
 # --- convert, info, models, recipes, check-data

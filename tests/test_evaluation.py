@@ -82,6 +82,17 @@ def test_several_labels_equal_a_count_by_hand() -> None:
     assert report["mAP"] == pytest.approx((5 / 6 + 1) / 2)
 
 
+@pytest.mark.filterwarnings("error")
+def test_classes_that_no_picture_has_do_not_count_and_do_not_warn() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.3], [1.0, 3.0, 0.2], [-2.0, 0.5, 0.1]])
+    for truth, expected in (([(0,), (), (0,)], 5 / 6), ([(), (), ()], 0.0)):
+        evaluation = ClassificationEvaluation(["a", "b", "c"], multi_label=True)
+        evaluation.update(logits, truth, [0, 1, 2])
+        report = evaluation.compute()
+        assert report["mAP"] == pytest.approx(expected)
+        assert report["per_class"]["c"] == {"average_precision": None, "count": 0}
+
+
 def test_a_model_stays_in_its_mode_and_the_preparation_is_named() -> None:
     model = Bright().train()
     report = evaluate(model, Made(), PLAIN, batch=3)

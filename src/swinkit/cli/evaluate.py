@@ -31,7 +31,7 @@ def evaluate(
         str | None,
         typer.Argument(help="Embedded name, hub id, directory, .safetensors or .pth; may be left out with --predictions."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Part of the data set: train, val, test.")] = "val",
+    split: Annotated[str, typer.Option(help="Part: train, val, test; val of a set without parts is all of it.")] = "val",
     json_file: Annotated[str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")] = None,
     groups: Annotated[Path | None, typer.Option(help="Table file,group: the accuracy of each group.", metavar="CSV")] = None,
     real: Annotated[Path | None, typer.Option(help="ImageNet ReaL labels: any of several is right.", metavar="JSON")] = None,
@@ -53,6 +53,7 @@ def evaluate(
     class, each pixel counted once.
     """
     from swinkit.data import open_dataset
+    from swinkit.data.folders import UndividedData
     from swinkit.data.matching import match_classes
     from swinkit.engines.dense import Passes
     from swinkit.evaluation import evaluate as measure
@@ -73,17 +74,25 @@ def evaluate(
         raise InputError(
             "--predictions, --scales, --flip, --window, --stride and --tile are for segmenters; this is a classifier"
         )
-    matched = match_classes(open_dataset(data, split=split), predictor.labels)
-    report = measure(
-        predictor.model,
-        matched,
-        predictor.preprocessing,
-        batch=batch,
-        device=predictor.device,
-        multi_label=predictor.spec.multi_label,
-        groups=groups,
-        real=real,
-    )
+    try:
+        pictures = open_dataset(data, split=split)
+    except UndividedData:
+        if split != "val":  # the default also means: all there is
+            raise
+        pictures = open_dataset(data)
+    matched = match_classes(pictures, predictor.labels)
+    with progress_bar("pictures") as advance:
+        report = measure(
+            predictor.model,
+            matched,
+            predictor.preprocessing,
+            batch=batch,
+            device=predictor.device,
+            multi_label=predictor.spec.multi_label,
+            groups=groups,
+            real=real,
+            progress=advance,
+        )
     if json_file is not None:
         write_json(json_file, report)
     say(_shown(report, predictor.preprocessing.describe()), error=json_file == STDOUT)
@@ -134,13 +143,14 @@ def _evaluate_label_maps(
 def _shown(report: dict[str, Any], preprocessing: str) -> str:
     """Return the report for a terminal: figures, groups, classes that have pictures."""
     figures = [
-        [name, f"{100 * report[name]:.2f} %" if name.startswith("top") else f"{report[name]:.4f}"]
-        for name in ("top1", "top5", "mAP", "ece", "real")
+        [name, f"{100 * report[name]:.2f} %" if "top" in name else f"{report[name]:.4f}"]
+        for name in ("top1", "top5", "real_top1", "mAP", "f1_micro", "f1_macro", "ece")
         if isinstance(report.get(name), float)
     ]
     lines = [table([*figures, ["count", f"{report['count']:,}"]]), f"photos were {preprocessing}"]
     for kind in ("groups", "per_class"):
         rows = {name: row for name, row in report.get(kind, {}).items() if row["count"]}
         if rows and (kind == "groups" or len(rows) <= MOST_CLASSES):
-            lines.append(table([[name, f"{100 * row['accuracy']:.2f} %", f"{row['count']:,}"] for name, row in rows.items()]))
+            measured = "average_precision" if "mAP" in report else "accuracy"
+            lines.append(table([[name, f"{100 * row[measured]:.2f} %", f"{row['count']:,}"] for name, row in rows.items()]))
     return "\n".join(lines)

@@ -35,6 +35,10 @@ class MissingPart(DatasetError):
     """The data set is there, but not the part of it that was asked for."""
 
 
+class UndividedData(MissingPart):
+    """A part was asked for, and the data set has no parts at all."""
+
+
 @dataclass
 class ClassificationData:
     """Pictures with their classes.
@@ -263,7 +267,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     elif split in (None, "train"):
         entries = [(name, parts[depth:]) for name, parts in entries]
     else:
-        raise MissingPart(f"{where}: there is no part {split!r}; expected {where}/{split}/<class>/<picture>")
+        raise UndividedData(f"{where}: there is no part {split!r}; expected {where}/{split}/<class>/<picture>")
     loose = [name for name, parts in entries if len(parts) < 2]
     entries = [entry for entry in entries if len(entry[1]) >= 2]
     skipped = Counter(PurePosixPath(parts[-1]).suffix.lower() or parts[-1] for parts in others)
@@ -353,7 +357,7 @@ def _rows_of_part(path: Path, rows: list[tuple[int, dict[str, Any]]], file: str,
     elif split == "train":
         return {line for line, _ in rows}
     else:
-        raise MissingPart(f"{path}: has no column 'split', so no part {split!r}")
+        raise UndividedData(f"{path}: has no column 'split', so no part {split!r}")
     chosen = {line for (line, _), word in zip(rows, words, strict=True) if word in PARTS[split]}
     if not chosen:
         where = f"in column {part!r}" if part else "as its first folder"
@@ -375,7 +379,7 @@ def _from_datasets(path: Path, split: str | None) -> ClassificationData:
             raise MissingPart(f"{path}: there is no part {split or 'train'!r}, only {', '.join(loaded)}")
         loaded, where = loaded[names[0]], f"{path}/{names[0]}"
     elif split not in (None, "train"):
-        raise MissingPart(f"{path}: there is no part {split!r}; it is one undivided set")
+        raise UndividedData(f"{path}: there is no part {split!r}; it is one undivided set")
     features = loaded.features
     image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
     label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swinkit.data.transforms import prepare
-from swinkit.errors import DatasetError
+from swinkit.errors import DatasetError, InputError
 from swinkit.extras import need
 from swinkit.specs import Preprocessing
 
@@ -125,19 +125,23 @@ class ClassificationEvaluation:
     def _several(self, logits: Tensor, truth: list[tuple[int, ...]]) -> dict[str, Any]:
         metrics = need("torchmetrics.functional.classification", "train")
         targets = torch.zeros(logits.shape, dtype=torch.long)
-        for row, present in zip(targets, truth, strict=True):
-            row[list(present)] = 1
+        for row, classes_there in zip(targets, truth, strict=True):
+            row[list(classes_there)] = 1
         probabilities, classes = logits.sigmoid(), logits.shape[1]
-        precision = metrics.multilabel_average_precision(probabilities, targets, classes, average="none")
-        known = precision[targets.sum(0) > 0]
+        present = targets.sum(0) > 0  # precision of a class that no picture has is undefined
+        precision = torch.full((classes,), torch.nan)
+        if present.any():
+            precision[present] = metrics.multilabel_average_precision(
+                probabilities[:, present], targets[:, present], int(present.sum()), average="none", validate_args=False
+            ).reshape(-1)
         return {
-            "mAP": float(known.mean()) if len(known) else 0.0,
+            "mAP": float(precision[present].mean()) if present.any() else 0.0,
             "f1_micro": float(metrics.multilabel_f1_score(probabilities, targets, classes, average="micro")),
             "f1_macro": float(metrics.multilabel_f1_score(probabilities, targets, classes, average="macro")),
             "count": len(truth),
             "per_class": {
                 label: {
-                    "average_precision": float(precision[i]) if targets[:, i].any() else None,
+                    "average_precision": float(precision[i]) if present[i] else None,
                     "count": int(targets[:, i].sum()),
                 }
                 for i, label in enumerate(self.labels)
@@ -157,6 +161,7 @@ def evaluate(
     real: Path | None = None,
     groups: Path | None = None,
     precision: torch.dtype | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Return the report of a network on a data set (``ClassificationEvaluation.compute``), with the preparation named.
 
@@ -171,11 +176,23 @@ def evaluate(
         real: ImageNet ReaL file, a JSON list of acceptable classes for each picture in the order of file names.
         groups: CSV with columns file and group.
         precision: autocast type, None for full precision.
+        progress: called with (done, total) after each batch.
 
     Raises:
-        DatasetError: an unreadable table, an empty data set.
+        DatasetError: an unreadable table, an empty data set, several labels a picture for a model that gives one.
         ImageError: a picture cannot be read.
+        InputError: a network of other channels than pictures have; groups or ReaL labels for several labels a picture.
     """
+    channels = len(preprocessing.mean)
+    if channels not in (1, 3):
+        raise InputError(f"this network takes {channels} channels, pictures have 3; call it with tensors of your own")
+    if multi_label and (real or groups):
+        raise InputError("groups and ReaL labels count right answers; this model gives several labels a picture: leave them out")
+    if not multi_label and len(data) and isinstance(data.target(0), tuple):
+        raise DatasetError(
+            "these pictures have several labels each, this model gives one; train a model on several, or give a table with "
+            "a column 'label'"
+        )
     rank, world = _process()
     evaluation = ClassificationEvaluation(
         data.classes,
@@ -186,11 +203,17 @@ def evaluate(
     was_training = model.training
     model.eval()
     place = torch.device(device)
-    grey = len(preprocessing.mean) == 1
+    grey, done = channels == 1, 0
     try:
         with torch.inference_mode(), torch.autocast(place.type, precision, enabled=precision is not None):
             for ids, images in _batches(data, range(rank, len(data), world), preprocessing, batch, workers, grey):
-                evaluation.update(model(images.to(place)), [data.target(i) for i in ids], ids)
+                targets = [data.target(i) for i in ids]
+                if multi_label:  # one label is a list of one
+                    targets = [target if isinstance(target, tuple) else (target,) for target in targets]
+                evaluation.update(model(images.to(place)), targets, ids)
+                done += len(ids)
+                if progress is not None:
+                    progress(done * world, len(data))
     finally:
         model.train(was_training)
     report = evaluation.compute()
