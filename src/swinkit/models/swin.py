@@ -30,26 +30,41 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 
 class PatchEmbed(nn.Module):
-    """Image to tokens: a convolution with stride = kernel, then LayerNorm. (B, C, H, W) -> (B, h, w, E)."""
+    """Image to tokens: a convolution with stride = kernel, then LayerNorm. (B, C, H, W) -> (B, h, w, E).
+
+    Attributes:
+        beyond: colour around a picture whose side is no multiple of the patch, (1, C, 1, 1); None is 0.
+    """
 
     def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.beyond: Tensor | None = None
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        images = _pad_to_multiple(images, self.patch_size, self.patch_size, channels_last=False)
+        if self.beyond is None:
+            images = _pad_to_multiple(images, self.patch_size, self.patch_size, channels_last=False)
+        elif images.shape[2] % self.patch_size or images.shape[3] % self.patch_size:
+            images = _pad_to_multiple(images - self.beyond, self.patch_size, self.patch_size, channels_last=False) + self.beyond
         return self.norm(self.proj(images).permute(0, 2, 3, 1))
 
 
 class WindowAttentionV1(nn.Module):
-    """Scaled dot-product attention inside windows with a learned bias for each offset (arXiv 2103.14030, eq. 4)."""
+    """Scaled dot-product attention inside windows with a learned bias for each offset (arXiv 2103.14030, eq. 4).
+
+    Attributes:
+        scale: of the products of queries and keys.
+        padding: (3C,) queries, keys and values of padding, where a norm's bias was worked into theirs; None is ``qkv_bias``.
+    """
 
     def __init__(self, dim: int, window: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.table_side = 2 * window - 1
+        self.scale = (dim // num_heads) ** -0.5
+        self.padding: Tensor | None = None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros(self.table_side**2, num_heads))
@@ -63,11 +78,15 @@ class WindowAttentionV1(nn.Module):
         index = windows.table("bias", window, self.table_side, device=table.device)
         return table[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Attend among the T tokens of each window: (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
-        query, key, value = _split_heads(self.qkv(tokens), self.num_heads)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        return self.proj(_join_heads(mixed))
+    def qkv_bias(self) -> Tensor:
+        """Return what is added to queries, keys and values: (3C,)."""
+        return self.qkv.bias
+
+    def forward(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """Attend among the T tokens of each window: (B*N, T, 3C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+        query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, T, D)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
+        return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
 
 
 class WindowAttentionV2(nn.Module):
@@ -79,6 +98,7 @@ class WindowAttentionV2(nn.Module):
     def __init__(self, dim: int, window: int, num_heads: int, reference: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.padding: Tensor | None = None
         self.window = window
         self.reference = reference
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -102,16 +122,19 @@ class WindowAttentionV2(nn.Module):
         index = windows.table("bias", window, 2 * self.window - 1, device=device)
         return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """Attend among the T tokens of each window: (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+    def qkv_bias(self) -> Tensor:
+        """Return what is added to queries, keys and values: (3C,)."""
         # The key has no bias: a constant added to every key cancels in the softmax of V1 but not in a cosine.
-        qkv_bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        query, key, value = _split_heads(F.linear(tokens, self.qkv.weight, qkv_bias.to(tokens.dtype)), self.num_heads)
+        return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
+
+    def forward(self, qkv: Tensor, bias: Tensor) -> Tensor:
+        """Attend among the T tokens of each window: (B*N, T, 3C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+        query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, T, D)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
         key = F.normalize(key.float(), dim=-1).to(value.dtype)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=1.0)
-        return self.proj(_join_heads(mixed))
+        return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
 
 
 class Mlp(nn.Module):
@@ -158,8 +181,14 @@ class Block(nn.Module):
         if not dense and min(height, width) <= side:
             side, shift = min(height, width), 0
         index, inverse = (windows.table(name, height, width, side, shift, device=x.device) for name in ("index", "inverse"))
-        x = windows.rearrange(x.reshape(batch, height * width, channels), index, inverse)
-        x = x.reshape(-1, side * side, channels)  # (B*N, T, C)
+        x = x.reshape(batch, height * width, channels)
+        weight, added = self.attn.qkv.weight, self.attn.qkv_bias()
+        if windows.known(index.shape[0] == height * width):
+            qkv = F.linear(windows.rearrange(x, index, inverse), weight, added)
+        else:  # padding is a zero token: it needs no product
+            padding = added if self.attn.padding is None else self.attn.padding
+            qkv = windows.rearrange(F.linear(x, weight, added), index, inverse, padding)
+        qkv = qkv.reshape(-1, side * side, 3 * channels)  # (B*N, T, 3C)
 
         bias = self.attn.bias(side)[None]  # (1, heads, T, T)
         if shift:
@@ -167,10 +196,10 @@ class Block(nn.Module):
             pattern = windows.table("patterns", height, width, side, device=x.device)  # (N,)
             bias = (bias + masks[:, None].to(bias.dtype))[pattern]  # (N, heads, T, T)
             bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
-        x = self.attn(x, bias)
+        x = self.attn(qkv, bias)
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
-        return x.reshape(batch, height, width, channels)
+        return self.attn.proj(x).reshape(batch, height, width, channels)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: drop the branch of whole samples, scale the others (arXiv 1603.09382)."""
@@ -271,7 +300,8 @@ class Swin(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens that enter the first stage: (B, in_chans, H, W) -> (B, h, w, embed_dim)."""
-        _check_images(images, self.variant.in_chans)
+        if images.ndim != 4 or images.shape[1] != self.variant.in_chans:
+            raise ValueError(f"images must be (B, {self.variant.in_chans}, H, W), got {tuple(images.shape)}")
         x = self.patch_embed(images)
         if self.absolute_pos_embed is not None:
             side = math.isqrt(self.absolute_pos_embed.shape[1])
@@ -335,16 +365,6 @@ class SwinBackbone(Swin):
         return [self.get_submodule(f"norm{i}")(maps[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices]
 
 
-def _split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    batch, tokens, _ = qkv.shape
-    query, key, value = qkv.view(batch, tokens, 3, num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    return query, key, value  # each (B*N, heads, T, D)
-
-
-def _join_heads(mixed: Tensor) -> Tensor:
-    return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
-
-
 def _pad_to_multiple(x: Tensor, rows: int, columns: int, channels_last: bool) -> Tensor:
     """Pad zeros right and bottom until height and width are multiples of ``rows`` and ``columns``."""
     height, width = (x.shape[1], x.shape[2]) if channels_last else (x.shape[2], x.shape[3])
@@ -352,8 +372,3 @@ def _pad_to_multiple(x: Tensor, rows: int, columns: int, channels_last: bool) ->
     if windows.known(bottom == 0) and windows.known(right == 0):
         return x
     return F.pad(x, (0, 0, 0, right, 0, bottom) if channels_last else (0, right, 0, bottom))
-
-
-def _check_images(images: Tensor, in_chans: int) -> None:
-    if images.ndim != 4 or images.shape[1] != in_chans:
-        raise ValueError(f"images must be (B, {in_chans}, H, W), got {tuple(images.shape)}")

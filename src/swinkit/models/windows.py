@@ -154,21 +154,29 @@ class _Rearrange(torch.autograd.Function):
         return _gather(gradient, ctx.saved_tensors[0]), None, None
 
 
-def _gather(tokens: Tensor, index: Tensor) -> Tensor:
-    """Take tokens; an index one past the last is a zero token (padding)."""
+def _gather(tokens: Tensor, index: Tensor, beyond: Tensor | None = None) -> Tensor:
+    """Take tokens; an index one past the last is the token ``beyond``, or zeros."""
     if not known(index.shape[0] <= tokens.shape[1]):
-        tokens = F.pad(tokens, (0, 0, 0, 1))
+        if beyond is None:
+            tokens = F.pad(tokens, (0, 0, 0, 1))
+        else:
+            tokens = torch.cat((tokens, beyond.to(tokens.dtype).expand(tokens.shape[0], 1, -1)), dim=1)
     return tokens.index_select(1, index)
 
 
-def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
-    """Return (B, len(index), C): the tokens (B, L, C) in the order of ``index``, zeros where it says L.
+def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor, beyond: Tensor | None = None) -> Tensor:
+    """Return (B, len(index), C): the tokens (B, L, C) in the order of ``index``.
 
-    ``inverse`` leads back, for the gradient.
+    Args:
+        tokens: (B, L, C).
+        index: places to take; L means padding.
+        inverse: leads back, for the gradient.
+        beyond: (C,) what padding is; None is zeros.
     """
     if torch.compiler.is_compiling() or not tokens.requires_grad:
-        return _gather(tokens, index)
-    return _Rearrange.apply(tokens, index, inverse)
+        return _gather(tokens, index, beyond)
+    moved = _Rearrange.apply(tokens, index, inverse)
+    return moved if beyond is None else moved + (index == tokens.shape[1])[:, None] * beyond.to(moved.dtype)
 
 
 def known(condition: bool | torch.SymBool) -> bool:

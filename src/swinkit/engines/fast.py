@@ -1,0 +1,93 @@
+"""The same network with less arithmetic: what is constant after training is worked into the weights beforehand.
+
+Every engine but plain eager torch runs this form. It is no second network: ``folded`` copies the trained one and rewrites
+some of its weights; the forward functions stay those of ``swinkit.models``.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from swinkit.models.classifier import SwinClassifier
+from swinkit.models.segmentation import Segmenter
+from swinkit.models.swin import Block, PatchMerging, Swin, WindowAttentionV1
+from swinkit.specs import Preprocessing
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Return a copy for inference that gives the same answers, equal up to rounding.
+
+    * a LayerNorm's weight and bias go into the linear layer behind it: W (g n + b) + c = (W g) n + (W b + c). In V1 that is
+      every norm of a block, of a merging, and the classifier's last one (its mean over tokens commutes with them); in V2 the
+      norms come last, in front of a residual, and stay;
+    * V1's query scale goes into the query rows of qkv.
+
+    Args:
+        network: a classifier, a pyramid or a segmenter; left as it is.
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, Block) and not module.post_norm:
+            module.attn.padding = module.attn.qkv.bias.clone()
+            _fold_norm(module.norm1, module.attn.qkv)
+            _fold_norm(module.norm2, module.mlp.fc1)
+        if isinstance(module, PatchMerging) and not module.post_norm:
+            _fold_norm(module.norm, module.reduction)
+        if isinstance(module, WindowAttentionV1):
+            rows = module.qkv.out_features // 3
+            module.qkv.weight[:rows] *= module.scale
+            module.qkv.bias[:rows] *= module.scale
+            if module.padding is not None:
+                module.padding[:rows] *= module.scale
+            module.scale = 1.0
+        if isinstance(module, SwinClassifier) and isinstance(module.head, nn.Linear):
+            _fold_norm(module.norm, module.head)
+    return network
+
+
+def _fold_norm(norm: nn.LayerNorm, linear: nn.Linear) -> None:
+    """Move the norm's weight and bias into the linear layer that takes its result, in float64."""
+    weight, bias = linear.weight.double(), norm.bias.double()
+    constant = weight @ bias + (0.0 if linear.bias is None else linear.bias.double())
+    linear.bias = nn.Parameter(constant.to(linear.weight.dtype), requires_grad=False)
+    linear.weight = nn.Parameter((weight * norm.weight.double()).to(linear.weight.dtype), requires_grad=False)
+    norm.weight, norm.bias = None, None
+
+
+class FromPixels(nn.Module):
+    """A folded network that takes pictures as they are read.
+
+    (B, C, H, W) of 0..255, uint8 or float, -> the network's answer. The mean and spread of the preparation go into the patch
+    convolution; a backbone of timm gets them as arithmetic in front.
+
+    Args:
+        network: as for ``folded``; left as it is.
+        preprocessing: whose mean and spread the network was trained with.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = folded(network)
+        mean = 255 * torch.tensor(preprocessing.mean, dtype=torch.float64)
+        spread = 255 * torch.tensor(preprocessing.std, dtype=torch.float64)
+        body = self.network.backbone if isinstance(self.network, Segmenter) else self.network
+        self.mean: Tensor | None = None
+        if isinstance(body, Swin):
+            embed = body.patch_embed
+            weight = embed.proj.weight.double() / spread[:, None, None]
+            assert embed.proj.bias is not None
+            bias = embed.proj.bias.double() - (weight * mean[:, None, None]).sum((1, 2, 3))
+            embed.proj.weight = nn.Parameter(weight.float(), requires_grad=False)
+            embed.proj.bias = nn.Parameter(bias.float(), requires_grad=False)
+            embed.beyond = mean.float().view(1, -1, 1, 1)
+        else:
+            self.register_buffer("mean", mean.float().view(1, -1, 1, 1))
+            self.register_buffer("spread", spread.float().view(1, -1, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor | list[Tensor]:
+        """Return the network's answer to (B, C, H, W) pixels of 0..255."""
+        pixels = pixels.float()
+        return self.network(pixels if self.mean is None else (pixels - self.mean) / self.spread)
