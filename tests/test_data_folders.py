@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import threading
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from tests.hostile import everything_below, image_folder, one_sentence, photo, p
 from swinkit.data import open_dataset, split_dataset
 from swinkit.data.containers import ZipSource
 from swinkit.data.folders import ClassificationData, MissingPart
+from swinkit.data.matching import match_classes
 from swinkit.errors import DatasetError, SwinkitError
+from swinkit.labels import imagenet_names, imagenet_synsets
 
 NAMES = [f"{c}/{i}.png" for c in ("ants", "bees") for i in range(3)]
 
@@ -146,6 +149,23 @@ def test_the_authors_zips_and_maps(tmp_path: Path, prefix: str, separator: str) 
     val = open_dataset(tmp_path, "val")
     assert [val.classes[val.target(0)], len(val)] == ["3", 1]
     assert np.array_equal(np.asarray(val.read(0)), np.asarray(photo(4)))
+
+
+def test_the_authors_list_of_imagenet_has_its_classes(tmp_path: Path) -> None:
+    synsets = imagenet_synsets(1000)
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
+        for name in (f"{synsets[281]}/a.jpg", "b.jpg"):
+            archive.writestr(name, b"x")
+    table = tmp_path / "val_map.txt"
+    table.write_text(f"{synsets[281]}/a.jpg\t281\nb.jpg\t999\n")
+    data = open_dataset(tmp_path, "val")
+    assert data.classes == list(synsets)
+    matched = match_classes(data, imagenet_names(1000))
+    assert matched.classes[matched.target(0)] == "tabby"
+    # Caffe's order has other numbers for the same classes.
+    table.write_text(f"{synsets[281]}/a.jpg\t449\nb.jpg\t999\n")
+    with pytest.raises(DatasetError, match="281"):
+        open_dataset(tmp_path, "val")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])

@@ -147,3 +147,93 @@ def test_a_damaged_validation_part_is_no_missing_one(tmp_path: Path, start: str)
     (data / "val.zip").write_bytes(b"PK damaged")
     with pytest.raises(DatasetError, match=r"val\.zip"):
         train("finetune", data, model=start, out=tmp_path / "run", overrides=QUICK)
+
+
+def test_a_head_follows_the_names_of_its_classes(tmp_path: Path) -> None:
+    data = _folder(tmp_path / "data")
+    network, still = SwinClassifier(VARIANT), [*QUICK, "epochs=1", "optimiser.learning_rate=1e-12", "optimiser.weight_decay=0"]
+    torch.nn.init.normal_(network.head.weight)
+    rows = network.head.weight.detach().clone()
+    for labels, expected in (
+        (("red", "blue", "green"), rows[[2, 0]]),  # its own rows, in the order of the data
+        (("ant", "bee", "cat"), torch.zeros(2, 16 * 2)),
+    ):
+        path, out = tmp_path / f"{labels[0]}.safetensors", tmp_path / labels[0]
+        save_native(path, network.state_dict(), ModelSpec(VARIANT, Preprocessing((16, 16)), labels))
+        folder = train("finetune", data, model=str(path), out=out, overrides=still)
+        torch.testing.assert_close(swinkit.load(folder).model.head.weight, expected, atol=1e-6, rtol=0)
+    # As many classes are not the same classes.
+    two, same = VARIANT.changed(num_classes=2), tmp_path / "two.safetensors"
+    network = SwinClassifier(two)
+    torch.nn.init.normal_(network.head.weight)
+    save_native(same, network.state_dict(), ModelSpec(two, Preprocessing((16, 16)), ("ant", "bee")))
+    folder = train("finetune", data, model=str(same), out=tmp_path / "other", overrides=still)
+    assert float(swinkit.load(folder).model.head.weight.detach().abs().max()) < 1e-6
+
+
+def test_a_grey_network_trains_on_grey_pictures(tmp_path: Path) -> None:
+    data = _folder(tmp_path / "data")
+    for channels in (1, 5):
+        variant, path = VARIANT.changed(in_chans=channels), tmp_path / f"{channels}.safetensors"
+        flat = (0.5,) * channels
+        spec = ModelSpec(variant, Preprocessing((16, 16), mean=flat, std=flat), ("a", "b", "c"))
+        save_native(path, SwinClassifier(variant).state_dict(), spec)
+        out = tmp_path / f"run{channels}"
+        if channels == 5:
+            with pytest.raises(RunError, match="5 channels"):
+                train("finetune", data, model=str(path), out=out, overrides=QUICK)
+            with pytest.raises(RunError, match="5 channels"):
+                train("simmim_swin_base", data, out=tmp_path / "mim", overrides=[*QUICK, f"model={path}", "from_scratch=false"])
+        else:
+            folder = train("finetune", data, model=str(path), out=out, overrides=QUICK)
+            assert swinkit.load(folder).predict(Image.new("RGB", (20, 20))).top.label in ("green", "red")
+
+
+def test_what_a_person_says_of_licences_is_in_the_card_and_in_the_weights(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    said = ["licence=mit", "data.licence=CC BY 4.0, by its author"]
+    folder = train("finetune", data, model=start, out=tmp_path / "run", overrides=[*QUICK, "epochs=1", *said])
+    card = (folder / "README.md").read_text()
+    validate_card(card)
+    assert "license: mit" in card
+    assert "- data: CC BY 4.0, by its author" in card
+    assert swinkit.load(folder).spec.facts["licence of weights"] == "mit"
+    with pytest.raises(RecipeError, match="licence"):
+        train("finetune", data, model=start, out=tmp_path / "two", overrides=[r'licence="a\nb"'])
+
+
+def test_a_folder_s_name_is_no_markup(tmp_path: Path, start: str, capsys: pytest.CaptureFixture) -> None:
+    data = _folder(tmp_path / "data")
+    out = tmp_path / "run [bold] [" / "b]"
+    train("finetune", data, model=start, out=out, overrides=[*QUICK, "epochs=1"])
+    said = capsys.readouterr().err
+    assert f"{out}: loaded" in said
+    assert "epoch 1/1" in said
+
+
+def test_class_weights_and_layer_decay_change_what_is_learnt(tmp_path: Path, start: str) -> None:
+    from swinkit.data import open_dataset
+    from swinkit.tasks.works import ClassifyWork
+    from swinkit.training.recipe import load_recipe
+
+    data = _folder(tmp_path / "data")
+    for number in range(9):
+        (data / "train" / "red" / f"{number}.png").unlink()  # 3 red, 12 green
+    parts = [open_dataset(data, split) for split in ("train", "val")]
+    spec = ModelSpec(VARIANT.changed(num_classes=2), Preprocessing((16, 16)), ("green", "red"))
+    batch = {"images": torch.zeros(2, 3, 16, 16), "targets": torch.eye(2)}
+    losses = {}
+    for kind in ("none", "balanced"):
+        work = ClassifyWork(load_recipe("finetune", [f"class_weights={kind}"]), spec, *parts)
+        losses[kind] = float(work.losses(lambda images: torch.zeros(len(images), 2), batch)["loss"])
+    # green weighs 15 / (2 * 12), red 15 / (2 * 3)
+    assert losses["none"] == pytest.approx(np.log(2))
+    assert losses["balanced"] == pytest.approx(np.log(2) * (15 / 24 + 15 / 6) / 2)
+
+    folder = train(
+        "finetune", data, model=start, out=tmp_path / "run", overrides=[*QUICK, "epochs=5", "optimiser.layer_decay=0.1"]
+    )
+    before, after = (swinkit.load(path).model.state_dict() for path in (start, folder / "weights" / "last.safetensors"))
+    low, high = "layers.0.blocks.0.mlp.fc1.weight", "layers.1.blocks.1.mlp.fc1.weight"
+    moved = {name: float((before[name] - after[name]).abs().max()) for name in (low, high)}
+    assert 0 < moved[low] < 0.1 * moved[high]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.tiny_run import VARIANT, TinyWork, run, tiny_recipe
 
 from swinkit.errors import RunError
@@ -186,6 +187,26 @@ def test_resume_refuses_another_recipe(tmp_path: Path, changes: dict, sentence: 
     run(tmp_path, epochs=1)
     with pytest.raises(RunError, match=f"was started with {sentence}="):
         run(tmp_path, resume=True, **({"epochs": 1} | changes))
+
+
+def test_a_run_from_before_a_key_existed_resumes(tmp_path: Path) -> None:
+    run(tmp_path, epochs=1)
+    state = tmp_path / "state.safetensors"
+    with safe_open(state, "pt") as file:
+        values = json.loads(file.metadata()["progress"])
+    del values["recipe"]["licence"], values["recipe"]["data"]["licence"]
+    save_file(load_file(state), state, metadata={"progress": json.dumps(values)})
+    _, progress = run(tmp_path, epochs=1, resume=True)
+    assert progress.finished
+
+
+def test_tensorboard_has_steps_and_epochs(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, epochs=2)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert {"train/loss", "train/learning_rate", "train/gradient_norm", "epoch/top1"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("epoch/top1")] == [1, 2]
 
 
 def test_resume_refuses_other_data_and_broken_states(tmp_path: Path) -> None:

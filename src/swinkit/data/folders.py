@@ -26,6 +26,7 @@ from swinkit.data.images import read_image, shown
 from swinkit.data.tables import column, numbers_first, read_rows, read_text
 from swinkit.errors import DatasetError, ImageError
 from swinkit.extras import need
+from swinkit.labels import imagenet_synsets
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
 Target = int | tuple[int, ...]
@@ -306,7 +307,16 @@ def _from_map(path: Path, part: str) -> ClassificationData:
     count = max((int(target) for _, _, target in items), default=-1) + 1  # type: ignore[arg-type]
     if count > 100_000:
         raise DatasetError(f"{table}: index {count - 1} is too large for a class")
-    return ClassificationData([str(i) for i in range(count)], items, [source])
+    synsets = imagenet_synsets(count)
+    places = {name: place for place, name in enumerate(synsets)}
+    for _, member, target in items:
+        folder = next((part for part in PurePosixPath(member).parts if part in places), None)
+        if folder is not None and places[folder] != target:
+            raise DatasetError(
+                f"{table}: gives {folder} the index {target}, the order of the published weights is {places[folder]}; write the "
+                "list in that order (1,000 classes: sorted by WordNet id)"
+            )
+    return ClassificationData(list(synsets) or [str(i) for i in range(count)], items, [source])
 
 
 def _from_table(path: Path, split: str | None) -> ClassificationData:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from swinkit.data import ClassificationData, open_dataset, split_dataset
 from swinkit.data.folders import MissingPart
 from swinkit.errors import DatasetError, RunError
 from swinkit.files import atomic_write, free_folder
+from swinkit.labels import imagenet_names, imagenet_synsets
 from swinkit.models.build import TIMM, build_network
 from swinkit.models.simmim import SimMIM
 from swinkit.models.swin import Swin
@@ -146,6 +149,27 @@ def train(
     return folder
 
 
+def with_head_of(checkpoint: weights.Checkpoint, classes: Sequence[str]) -> weights.Checkpoint:
+    """Return the checkpoint with a classifier's head for these classes: its own rows by name, or none where a name is new.
+
+    As many classes are not the same classes; a head whose names nobody knows is taken as it is.
+    """
+    known: Sequence[str] = checkpoint.spec.labels
+    if not known or "head.weight" not in checkpoint.tensors or list(known) == list(classes):
+        return checkpoint
+    synsets = imagenet_synsets(len(known))
+    if known == imagenet_names(len(known)) and set(classes) <= set(synsets):
+        known = synsets  # folders called by WordNet ids, as ImageNet comes
+    count = Counter(known)  # two classes of ImageNet are called "crane": a folder of that name may mean either
+    parts = ("head.weight", "head.bias")
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in parts}
+    if all(count[name] == 1 for name in classes):
+        places = {name: place for place, name in enumerate(known)}
+        rows = [places[name] for name in classes]
+        tensors |= {part: checkpoint.tensors[part][rows] for part in parts}
+    return dataclasses.replace(checkpoint, tensors=tensors)
+
+
 def freeze(network: nn.Module, stages: int) -> int:
     """Fix the patch embedding and the first ``stages`` stages; return how many tensors that are. 0 fixes nothing."""
     if not stages:
@@ -205,7 +229,8 @@ def _unreadable(picture: tuple[Any, int]) -> str:
 
 def _description(plan: Recipe, task: Task, data: Any) -> tuple[ModelSpec, Any]:
     """Return what is trained and the checkpoint it starts from (None: from scratch)."""
-    checkpoint, backbone, decoder = None, "", None
+    checkpoint: weights.Checkpoint | None = None
+    backbone, decoder = "", None
     if plan.model.startswith(TIMM):
         if plan.task != "segment":
             raise RunError(f"{plan.model}: timm's backbones carry segmenters only; choose a Swin")
@@ -215,6 +240,8 @@ def _description(plan: Recipe, task: Task, data: Any) -> tuple[ModelSpec, Any]:
         preprocessing = None
     else:
         checkpoint = weights.load_checkpoint(plan.model)
+        if plan.task == "classify" and not plan.map_22k:
+            checkpoint = with_head_of(checkpoint, data.classes)
         name, variant, preprocessing = checkpoint.spec.name, checkpoint.spec.variant, checkpoint.spec.preprocessing
         backbone, decoder = checkpoint.spec.backbone, checkpoint.spec.decoder
     network = plan.network
@@ -235,7 +262,11 @@ def _description(plan: Recipe, task: Task, data: Any) -> tuple[ModelSpec, Any]:
         task=plan.task,
         name=name,
         multi_label=getattr(data, "multi_label", False) and task.has_classes,
-        facts={"started_from": "scratch" if checkpoint is None else plan.model},
+        facts={
+            "started_from": "scratch" if checkpoint is None else plan.model,
+            **({"licence of weights": plan.licence} if plan.licence else {}),
+            **({"licence of data": plan.data.licence} if plan.data.licence else {}),
+        },
         decoder=decoder,
         backbone=backbone,
     )
@@ -315,7 +346,7 @@ def _card(
                 "accuracy on other cameras, places or groups was not measured; 'swinkit evaluate --groups' does it",
                 f"{progress.skipped} training steps were skipped because they were not finite",
             ],
-            licences={"code": "apache-2.0", "weights": None, "data": None},
+            licences={"code": "apache-2.0", "weights": plan.licence or None, "data": plan.data.licence or None},
             task=spec.task,
             hardware=hardware,
             software=software,
@@ -332,8 +363,8 @@ def _card(
             unknown={
                 "kilowatt_hours": "no meter could be read",
                 "carbon_kg": "the environment variable SWINKIT_COUNTRY did not say where the power came from",
-                "licence weights": "they follow the licence of the data and of the checkpoint this started from",
-                "licence data": "the data set does not carry one that a program could read",
+                "licence weights": "nobody said it with --set licence=...; data and first checkpoint bind them",
+                "licence data": "nobody said it with --set data.licence=...",
             },
         )
     )

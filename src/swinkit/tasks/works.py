@@ -15,6 +15,7 @@ from swinkit import weights
 from swinkit.data import ClassificationData
 from swinkit.data.mixing import mix_batch, smooth_targets
 from swinkit.data.transforms import Augmentation, augment
+from swinkit.errors import RunError
 from swinkit.evaluation import evaluate
 from swinkit.evaluation.pictures import draw_confusion
 from swinkit.models.simmim import random_mask
@@ -40,6 +41,10 @@ class ClassifyWork:
         self.main_metric = "mAP" if spec.multi_label else "top1"
         self.options = Augmentation(**{name: getattr(recipe.augment, name) for name in Augmentation.__dataclass_fields__})
         self.class_weights = _balanced(train, spec) if recipe.class_weights == "balanced" else None
+        channels = len(spec.preprocessing.mean)
+        if channels not in (1, 3):
+            raise RunError(f"this network takes {channels} channels, pictures have 3 or are read as grey; start from another")
+        self.grey = channels == 1
 
     def __len__(self) -> int:
         return len(self.train)
@@ -48,7 +53,7 @@ class ClassifyWork:
         return f"{self.train.fingerprint()}-{self.val.fingerprint()}"
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Any]:
-        image = augment(self.train.read(index), self.spec.preprocessing, self.options, rng)
+        image = augment(self.train.read(index, self.grey), self.spec.preprocessing, self.options, rng)
         return image, self.train.target(index)
 
     def collate(self, samples: list[tuple[Tensor, Any]], rng: np.random.Generator) -> Batch:
@@ -126,7 +131,8 @@ class SimMimWork(ClassifyWork):
                 indices = range(start, min(start + size, len(self.val)))
                 rngs = [np.random.default_rng([self.recipe.seed, i, 4]) for i in indices]
                 images = [
-                    augment(self.val.read(i), self.spec.preprocessing, still, r) for i, r in zip(indices, rngs, strict=True)
+                    augment(self.val.read(i, self.grey), self.spec.preprocessing, still, r)
+                    for i, r in zip(indices, rngs, strict=True)
                 ]
                 batch = self.collate([(image, 0) for image in images], rngs[0])
                 loss = model(batch["images"].to(device), batch["mask"].to(device))

@@ -19,7 +19,12 @@ from swinkit.training.recipe import Recipe
 def announce(text: str) -> None:
     """Print one line about the run, from the first process only."""
     if need("accelerate", "train").PartialState().is_main_process:
-        Console(stderr=True).print(text, highlight=False)
+        _print(Console(stderr=True), text)
+
+
+def _print(console: Console, text: str) -> None:
+    """Print text as it is: brackets in a folder's name are no markup, and only a terminal breaks lines."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class Log:
@@ -62,7 +67,7 @@ class Log:
             self.writer.close()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        _print(self.console, text)
 
     def seconds(self) -> float:
         return round(time.monotonic() - self.began, 1)

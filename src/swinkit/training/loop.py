@@ -26,7 +26,7 @@ from swinkit.extras import need
 from swinkit.training import checkpoint, runs
 from swinkit.training.log import Log
 from swinkit.training.optimiser import make_optimiser
-from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe
+from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe, parse_recipe
 from swinkit.training.schedule import rate_at
 
 MOST_SKIPPED_IN_A_ROW = 20
@@ -211,10 +211,12 @@ def _start(folder: Path, resume: bool, recipe: Recipe, work: Work, state: tuple)
     progress = checkpoint.read_progress(folder / runs.STATE)
     if progress.data != work.fingerprint():
         raise RunError(f"{folder} was trained on other data; resume with the same files or start anew")
+    # Read as a recipe: a run started before a key existed had its default.
+    started = parse_recipe(progress.recipe, str(folder / runs.STATE)).model_dump(mode="json")
     for name, value in values.items():
-        if name not in CHANGEABLE_ON_RESUME and progress.recipe.get(name) != value:
+        if name not in CHANGEABLE_ON_RESUME and started[name] != value:
             raise RunError(
-                f"{folder} was started with {name}={progress.recipe.get(name)!r}, not {value!r}; only "
+                f"{folder} was started with {name}={started[name]!r}, not {value!r}; only "
                 f"{' and '.join(sorted(CHANGEABLE_ON_RESUME))} may change when a run is resumed"
             )
     checkpoint.load_state(folder / runs.STATE, *state)

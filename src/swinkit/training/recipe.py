@@ -129,6 +129,7 @@ class Data(_Section):
     val_fraction: float = Field(0.2, gt=0, lt=1, description="share held out when there is no validation part")
     classes: tuple[str, ...] = Field((), description="label maps: class names in index order, when the data does not say them")
     void: tuple[int, ...] = Field((), description="label maps: values besides 255 that mean nothing")
+    licence: str = Field("", max_length=200, pattern=r"^[^\n]*$", description="of the pictures, for the model card")
     check: bool = Field(True, description="decode every picture before the first step; broken ones end the run")
 
 
@@ -175,6 +176,7 @@ class Recipe(_Section):
     patience: int = Field(0, ge=0, description="stop after so many evaluations without a better one; 0 never")
     evaluate_every: int = Field(1, ge=1, description="epochs")
     save_minutes: float = Field(5.0, gt=0, description="longest time that a killed run loses")
+    licence: str = Field("", max_length=200, pattern=r"^[^\n]*$", description="of the trained weights, for the model card")
     map_22k: bool = Field(False, description="take the rows of the 1,000 classes out of a 22K head")
 
     @model_validator(mode="after")

@@ -176,7 +176,7 @@ def _fit_head(given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, n
         notes.append("head: 1000 rows of the 22K head by the authors' map")
         return
     given["head.weight"], given["head.bias"] = (torch.zeros_like(wanted[f"head.{part}"]) for part in ("weight", "bias"))
-    notes.append(f"head replaced ({old} -> {classes} classes)")
+    notes.append(f"head replaced ({old} -> {classes} classes)" if old else f"a new head for {classes} classes")
 
 
 def _fit_stem(given: dict[str, Tensor], wanted: dict[str, Tensor], notes: list[str]) -> None:
