@@ -254,6 +254,17 @@ def test_convert_keeps_the_answer(model: str, photos: Path, tmp_path: Path, dial
     assert result["predictions"][0]["index"] == 1
 
 
+@pytest.mark.parametrize("dialect", ["official", "torchvision"])
+def test_convert_says_what_a_pth_cannot_hold(model: str, photos: Path, tmp_path: Path, dialect: str, capsys) -> None:
+    dest = tmp_path / "there.pth"
+    assert main(["convert", model, str(dest), "--to", dialect]) == 0
+    assert "class names and the preparation of photos stayed behind" in capsys.readouterr().out
+    # What is assumed instead follows the network's size.
+    size = weights.load_checkpoint(dest).spec.preprocessing
+    assert size.size == (32, 32)
+    assert 32 <= size.resize_to <= 37
+
+
 def test_convert_overwrites_nothing(model: str, tmp_path: Path, capsys) -> None:
     file = tmp_path / "mine.pth"
     file.write_bytes(b"precious")

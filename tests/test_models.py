@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from swinkit.errors import UnknownName
 from swinkit.models import create_backbone, create_model, list_models, windows
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.swin import SwinBackbone
@@ -181,3 +182,17 @@ def test_without_shift_no_window_sees_its_neighbour() -> None:
             moved = (network(images)[0] - network(changed)[0]).abs().amax(1)[0] > 0
             assert moved[:4, :4].all()
             assert bool(moved[4:].any() or moved[:, 4:].any()) == spreads
+
+
+@pytest.mark.parametrize("name", ["resnet50", "swin_tinny", "microsoft/swin-smal-patch4-window7-224"])
+def test_an_unknown_name_gets_the_nearest_three(name: str) -> None:
+    with pytest.raises(UnknownName) as caught:
+        create_model(name)
+    assert str(caught.value).count("'") == 2 + 2 + 2 * 3  # the name, the command, three names
+
+
+@pytest.mark.parametrize("changes", [{"img_size": (224, 224)}, {"window_size": 7.5}, {"num_classes": -1}, {"in_chans": None}])
+def test_fields_that_are_no_whole_numbers_are_named(changes: dict) -> None:
+    (name,) = changes
+    with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+        create_model("swin_nano", **{"embed_dim": 12, "num_heads": (1, 2, 4), **changes})

@@ -8,7 +8,7 @@ import pytest
 
 from swinkit.errors import RecipeError
 from swinkit.models.variants import resolve
-from swinkit.training.recipe import load_recipe, recipe_names, recipe_yaml
+from swinkit.training.recipe import Recipe, load_recipe, recipe_names, recipe_yaml
 
 
 @pytest.mark.parametrize("name", sorted(recipe_names()))
@@ -40,6 +40,59 @@ def test_imagenet_recipes_hold_the_published_values(name: str, drop_path: float,
     assert (recipe.augment.randaugment, recipe.augment.magnitude, recipe.augment.label_smoothing) == (2, 9, 0.1)
     assert recipe.network.drop_path == drop_path
     assert resolve(recipe.model)[1].img_size == side
+
+
+def _real(recipe: Recipe) -> tuple[float, ...]:
+    """Rates as they are at the recipe's batch: highest, first, last."""
+    scale = recipe.batch_size / recipe.optimiser.rate_batch
+    return (
+        recipe.optimiser.learning_rate * scale,
+        recipe.schedule.warmup_rate * scale,
+        recipe.schedule.minimum_rate * scale,
+    )
+
+
+# epochs, warm-up, batch, rates, weight decay, drop path, layer decay, size, window (None: the model's), way of testing.
+# Sources: configs/ and config.py of microsoft/Swin-Transformer; the paper's text differs where the recipe's comment says so.
+PUBLISHED = {
+    "imagenet22k_swin": (90, 5, 4096, (1e-3, 1e-6, 1e-5), 0.05, 0.2, 1.0, None, None, "shorter"),
+    "imagenet22k_swinv2": (90, 5, 4096, (1e-3, 1e-6, 1e-5), 0.1, 0.2, 1.0, None, None, "shorter"),
+    "imagenet22k_to_1k": (30, 5, 1024, (4e-5, 4e-8, 4e-7), 1e-8, 0.2, 1.0, None, None, "shorter"),
+    "imagenet22k_to_1k_swinv2_256": (30, 5, 1024, (4e-5, 4e-8, 4e-7), 1e-8, 0.2, 1.0, 256, 16, "shorter"),
+    "imagenet22k_to_1k_swinv2_384": (30, 5, 1024, (4e-5, 4e-8, 4e-7), 1e-8, 0.2, 1.0, 384, 24, "squash"),
+    "imagenet1k_224_to_384": (30, 5, 1024, (4e-5, 4e-8, 4e-7), 1e-8, 0.5, 1.0, 384, 12, "squash"),
+    "simmim_finetune_swin_base": (100, 20, 2048, (5e-3, 1e-6, 1e-6), 0.05, 0.1, 0.8, 224, 7, "shorter"),
+    "simmim_finetune_swinv2_base": (100, 20, 2048, (5e-3, 1e-6, 1e-6), 0.05, 0.1, 0.75, 224, 14, "shorter"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_further_recipes_hold_the_published_values(name: str) -> None:
+    recipe = load_recipe(name)
+    epochs, warmup, batch, rates, weight_decay, drop_path, layer_decay, side, window, resize = PUBLISHED[name]
+    assert (recipe.epochs, recipe.schedule.warmup_epochs, recipe.batch_size) == (epochs, warmup, batch)
+    assert _real(recipe) == pytest.approx(rates)
+    assert (recipe.optimiser.weight_decay, recipe.optimiser.layer_decay) == (weight_decay, layer_decay)
+    assert (recipe.optimiser.clip_norm, recipe.schedule.kind, recipe.test.resize) == (5.0, "cosine", resize)
+    assert (recipe.network.drop_path, recipe.network.img_size, recipe.network.window_size) == (drop_path, side, window)
+    assert recipe.augment == load_recipe("imagenet1k_swin_tiny").augment
+    assert recipe.map_22k == ("22k_to_1k" in name)
+    if "v2" in name and side is not None:
+        assert recipe.network.pretrained_windows == (12, 12, 12, 6)
+
+
+@pytest.mark.parametrize(("name", "window", "drop_path", "side"), [("swin_base", 6, 0.0, 0), ("swinv2_base", 12, 0.1, 47)])
+def test_simmim_recipes_hold_the_published_values(name: str, window: int, drop_path: float, side: int) -> None:
+    recipe = load_recipe(f"simmim_{name}")
+    assert (recipe.epochs, recipe.schedule.warmup_epochs, recipe.batch_size) == (800, 10, 2048)
+    assert _real(recipe)[:2] == pytest.approx((4e-4, 2e-6))
+    assert (recipe.schedule.kind, recipe.schedule.milestones, recipe.schedule.gamma) == ("multistep", (700,), 0.1)
+    assert (recipe.optimiser.weight_decay, recipe.optimiser.clip_norm, recipe.optimiser.decay_positions) == (0.05, 5.0, True)
+    assert (recipe.network.img_size, recipe.network.window_size, recipe.network.drop_path) == (192, window, drop_path)
+    assert (recipe.masking.cell, recipe.masking.ratio, recipe.masking.normalise_targets) == (32, 0.6, side)
+    plan = recipe.augment
+    assert (plan.crop_scale, plan.flip) == ((0.67, 1.0), 0.5)
+    assert (plan.randaugment, plan.erase, plan.mixup, plan.cutmix) == (0, 0, 0, 0)
 
 
 HOSTILE = {

@@ -79,9 +79,12 @@ class MissingExtraError(SwinkitError, ImportError):
     """An optional library is not installed."""
 
 
-def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """Return "; did you mean 'a', 'b' or 'c'?" for the names nearest to ``name``, or "" when none is near."""
-    found = difflib.get_close_matches(name.lower(), sorted(set(known)), n=count, cutoff=0.4)
+def nearest(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.4) -> str:
+    """Return "; did you mean 'a', 'b' or 'c'?" for the names nearest to ``name``, or "" when none is near.
+
+    ``cutoff`` is how alike (0..1) a name must be; 0 always finds ``count`` of them.
+    """
+    found = difflib.get_close_matches(name.lower(), sorted(set(known)), n=count, cutoff=cutoff)
     if not found:
         return ""
     quoted = [f"'{item}'" for item in found]

@@ -57,11 +57,10 @@ class Variant:
             raise ValueError(f"version must be 1 or 2, got {self.version}")
         if stages == 0 or len(self.num_heads) != stages or min(self.depths) < 1:
             raise ValueError(f"depths and num_heads need one positive entry a stage, got {self.depths} and {self.num_heads}")
-        for name in ("embed_dim", "window_size", "patch_size", "img_size", "in_chans"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 or more, got {self.num_classes}")
+        for name in ("embed_dim", "window_size", "patch_size", "img_size", "in_chans", "num_classes"):
+            value, least = getattr(self, name), 0 if name == "num_classes" else 1
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
         for channels, heads in zip(self.channels, self.num_heads, strict=True):

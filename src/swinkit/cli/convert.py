@@ -42,3 +42,5 @@ def convert(
     notes = "".join(f"; {note}" for note in checkpoint.notes)
     say(f"read {len(checkpoint.tensors)} tensors of the dialect {checkpoint.dialect}{notes}")
     say(f"wrote {written} in the dialect {to.value}")
+    if written.suffix in weights.PICKLED:
+        say("a .pth holds tensors alone: class names and the preparation of photos stayed behind; a .safetensors keeps them")

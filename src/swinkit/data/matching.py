@@ -33,7 +33,7 @@ def match_classes(data: ClassificationData, labels: Sequence[str]) -> Classifica
         shown = ", ".join(repr(name) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise DatasetError(
             f"{len(missing)} of the data's {len(data.classes)} classes are no class of the model: {shown}"
-            f"{nearest(missing[0], labels)}; rename the folders, or train the model on these classes"
+            f"; rename the folders, or train the model on these classes{nearest(missing[0], labels)}"
         )
     doubtful = [name for name in data.classes if list(labels).count(name) > 1]
     if doubtful:

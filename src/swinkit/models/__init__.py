@@ -39,7 +39,7 @@ def list_models(task: str | None = None) -> list[str]:
     tasks = {name: task_of(name) for name in (*RELEASES, *SYSTEMS)}
     if task is not None and task not in tasks.values():
         known = sorted(set(tasks.values()))
-        raise UnknownName(f"no model was made for the task {task!r}{nearest(task, known)}; there are {', '.join(known)}")
+        raise UnknownName(f"no model was made for the task {task!r}, only {', '.join(known)}{nearest(task, known)}")
     return [name for name, made_for in tasks.items() if task in (None, made_for)]
 
 

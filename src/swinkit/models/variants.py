@@ -206,7 +206,7 @@ def resolve(name: str) -> tuple[str, Variant]:
     if key not in _SPELLINGS:
         key = key.lower()
     if key not in _SPELLINGS:
-        raise UnknownName(f"no model is called {name!r}{nearest(key, _SPELLINGS)}; 'swinkit models' lists all names")
+        raise UnknownName(f"no model is called {name!r} ('swinkit models' lists all){nearest(key, _SPELLINGS, cutoff=0.0)}")
     canonical = _SPELLINGS[key]
     return canonical, VARIANTS[canonical]
 

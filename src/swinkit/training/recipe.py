@@ -253,7 +253,7 @@ def _read(source: str) -> tuple[str, str]:
         return f"recipe {source}", (resources.files("swinkit") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
     path = Path(source)
     if not path.is_file():
-        raise RecipeError(f"there is no recipe or file {source!r}{nearest(source, names)}; 'swinkit recipes' lists them")
+        raise RecipeError(f"there is no recipe or file {source!r} ('swinkit recipes' lists them){nearest(source, names)}")
     if path.stat().st_size > 1_000_000:
         raise RecipeError(f"{path}: {path.stat().st_size:,} bytes are too many for a recipe; give a YAML file")
     try:

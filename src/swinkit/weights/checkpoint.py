@@ -74,7 +74,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     except UnknownName:
         known = [*EMBEDDED, *RELEASES, *SYSTEMS]
         raise UnknownName(
-            f"{text!r} is no file, folder, hub id or model{nearest(text, known)}; embedded: {_embedded()}"
+            f"{text!r} is no file, folder, hub id or model (embedded: {_embedded()}){nearest(text, known, cutoff=0.0)}"
         ) from None
     for alias in RELEASES[canonical].aliases:
         if alias in EMBEDDED:
@@ -112,7 +112,7 @@ def _download(repository: str) -> Path:
                 folder = Path(hub.hf_hub_download(repository, name)).parent
                 break
             except (OSError, ValueError) as error:  # the library's own errors are of these kinds
-                reason = reason or f" ({' '.join(str(error).split())[:150]})"
+                reason = reason or f" ({' '.join(str(error).split()).split('. ')[0][:200]})"
         else:
             if names != ("preprocessor_config.json",):
                 raise CheckpointError(
@@ -228,11 +228,10 @@ def _published_preparation(dialect: str, variant: Variant) -> Preprocessing:
         return Preprocessing((side, side), "shorter", side if side >= 384 else int(side / 0.9))
     if dialect == "torchvision":
         shorter = {(1, 96, 6): 232, (1, 96, 18): 246, (1, 128, 18): 238, (2, 128, 18): 272}
-        default = 232 if variant.version == 1 else 260
+        default, made_for = (232, 224) if variant.version == 1 else (260, 256)
         depth = variant.depths[min(2, len(variant.depths) - 1)]
-        return Preprocessing(
-            (side, side), "shorter", max(side, shorter.get((variant.version, variant.embed_dim, depth), default))
-        )
+        published = shorter.get((variant.version, variant.embed_dim, depth), default)
+        return Preprocessing((side, side), "shorter", round(side * published / made_for))
     if side >= 384 or dialect == "hf":
         return Preprocessing((side, side), "squash")
     return Preprocessing((side, side), "shorter", int(256 / 224 * side))
