@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -196,3 +198,8 @@ def test_fields_that_are_no_whole_numbers_are_named(changes: dict) -> None:
     (name,) = changes
     with pytest.raises(ValueError, match=f"{name} must be a whole number"):
         create_model("swin_nano", **{"embed_dim": 12, "num_heads": (1, 2, 4), **changes})
+
+
+def test_numpy_s_whole_numbers_count() -> None:
+    variant = Variant(num_classes=np.int64(4))  # what labels.max() + 1 gives
+    json.dumps(variant.to_dict())

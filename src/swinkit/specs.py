@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -59,8 +60,9 @@ class Variant:
             raise ValueError(f"depths and num_heads need one positive entry a stage, got {self.depths} and {self.num_heads}")
         for name in ("embed_dim", "window_size", "patch_size", "img_size", "in_chans", "num_classes"):
             value, least = getattr(self, name), 0 if name == "num_classes" else 1
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            object.__setattr__(self, name, int(value))  # numpy's count too, but JSON does not know them
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
         for channels, heads in zip(self.channels, self.num_heads, strict=True):
