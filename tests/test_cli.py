@@ -265,6 +265,13 @@ def test_convert_says_what_a_pth_cannot_hold(model: str, photos: Path, tmp_path:
     assert 32 <= size.resize_to <= 37
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_called_as_the_user_did(model: str, photos: Path, dataset: Path, capsys) -> None:
+    for words in (["predict", str(photos / "bee.png"), "--model", model], ["evaluate", model, "--data", str(dataset)]):
+        assert main([*words, "--device", "cuda"]) == 1
+        assert "'cuda' is not there" in capsys.readouterr().err
+
+
 def test_convert_overwrites_nothing(model: str, tmp_path: Path, capsys) -> None:
     file = tmp_path / "mine.pth"
     file.write_bytes(b"precious")

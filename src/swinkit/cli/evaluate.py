@@ -66,7 +66,7 @@ def evaluate(
         raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
     if source is None and predictions is None:
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
-    predictor = None if source is None else load(source, device)
+    predictor = None if source is None else load(source, device.value)
     if predictor is None or predictor.spec.task == "segment":
         _evaluate_label_maps(predictor, data, split, json_file, predictions, options)
         return

@@ -60,7 +60,7 @@ def predict(
     failed = 0
     count = len(found.images)
     with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
-        predictor = load(model or DEFAULT, device)
+        predictor = load(model or DEFAULT, device.value)
         if out is not None and predictor.spec.task != "segment":
             raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
         start = time.perf_counter()
