@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 import swinkit
 from swinkit.cli import main
@@ -91,6 +93,18 @@ def test_commands_write_masks_overlays_and_areas(
     assert sum(int(row["pixels"]) for row in rows[1:]) == 100 * 150
     assert [row["error"] is None for row in json.loads((tmp_path / "a.json").read_text())] == [False, True]
     assert "segmented 1 of 2 images" in capsys.readouterr().out
+
+
+def test_info_counts_the_whole_segmenter(weights_file: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["info", str(weights_file)]) == 0
+    out = capsys.readouterr().out
+    network = swinkit.load(weights_file).model
+    assert isinstance(network, Segmenter)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, 48, 64))
+    said = float(re.search(r"GFLOPs +([\d.]+) \(multiply-adds, one image of 48 x 64 px\)", out)[1])  # type: ignore[index]
+    assert said == pytest.approx(counter.get_total_flops() / 2e9, rel=0.1)  # the profiler leaves attention out
+    assert "upernet, 8 channels" in out
 
 
 def test_tiles_blend_and_one_tile_is_the_whole(weights_file: Path, photo: Path) -> None:

@@ -24,7 +24,6 @@ def info(
     Network, size, classes, preparation of photos, fingerprint of the weights, licence.
     """
     from swinkit import weights
-    from swinkit.models.variants import count_macs
 
     checkpoint = weights.load_checkpoint(source)
     spec = checkpoint.spec
@@ -39,7 +38,8 @@ def info(
         f"heads {variant.num_heads}, window {variant.window_size}, patch {variant.patch_size}, "
         f"made for {variant.img_size} px",
         "parameters": f"{count:,} in {len(checkpoint.tensors)} tensors",
-        "GFLOPs": f"{count_macs(variant) / 1e9:.2f} (multiply-adds, one image of {variant.img_size} px)",
+        **_decoder(spec),
+        "GFLOPs": _gflops(spec),
         "classes": _classes(spec),
         "preprocessing": spec.preprocessing.describe(),
         "fingerprint": f"sha256 {_fingerprint(checkpoint.tensors)}",
@@ -51,6 +51,29 @@ def info(
     rows |= {f"note {place}": note for place, note in enumerate(checkpoint.notes, start=1)}
     width = max(map(len, rows))
     say("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+
+
+def _decoder(spec: ModelSpec) -> dict[str, str]:
+    decoder = spec.decoder
+    if decoder is None:
+        return {}
+    auxiliary = f", auxiliary head {decoder.auxiliary_channels}" if decoder.auxiliary_channels else ""
+    return {"decoder": f"{decoder.kind}, {decoder.channels} channels{auxiliary}"}
+
+
+def _gflops(spec: ModelSpec) -> str:
+    """Return the cost of an image; a segmenter's at the size photos are fitted into, without its auxiliary head."""
+    from swinkit.models.systems import segmenter_macs
+    from swinkit.models.variants import count_macs
+
+    variant, preprocessing = spec.variant, spec.preprocessing
+    if spec.backbone:
+        return f"unknown, because {spec.backbone} is not counted here"
+    if spec.decoder is None:
+        return f"{count_macs(variant) / 1e9:.2f} (multiply-adds, one image of {variant.img_size} px)"
+    size = preprocessing.size if preprocessing.resize != "native" else (variant.img_size, variant.img_size)
+    macs = sum(segmenter_macs(variant, spec.decoder, size, reordered=True).values())
+    return f"{macs / 1e9:.2f} (multiply-adds, one image of {size[0]} x {size[1]} px)"
 
 
 def _fingerprint(tensors: dict[str, Tensor]) -> str:
