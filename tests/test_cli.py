@@ -291,6 +291,15 @@ def test_info_names_the_facts(model: str, capsys) -> None:
     assert f"{size:,} bytes" in out
 
 
+def test_info_of_a_run_counts_the_weights_alone(model: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "weights").mkdir()
+    best = tmp_path / "weights" / "best.safetensors"
+    best.write_bytes(Path(model).read_bytes())
+    (tmp_path / "state.safetensors").write_bytes(b"x" * 12345)  # what resuming needs
+    assert main(["info", str(tmp_path)]) == 0
+    assert f"{best.stat().st_size:,} bytes" in capsys.readouterr().out
+
+
 def test_info_fingerprint_follows_the_weights(model: str, tmp_path: Path, capsys) -> None:
     def fingerprint(path: str) -> str:
         assert main(["info", path]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -163,6 +164,11 @@ def test_a_card_is_valid_and_says_why_it_does_not_know() -> None:
     validate_card(text)
     assert "Carbon: unknown, because no country was given" in text
     assert "weights: unknown, because" in text
+
+
+def test_a_short_run_has_a_duration() -> None:
+    short = run_card(dataclasses.replace(_facts(), seconds=9.4))
+    assert "duration: 0.00261 hours" in short
 
 
 def test_the_head_of_a_card_names_its_task() -> None:

@@ -221,7 +221,7 @@ def _body(facts: RunFacts) -> str:
         return form.format(value)
 
     hours = None if facts.seconds is None else facts.seconds / 3600
-    duration = known("seconds") if hours is None else f"{hours:.2f} hours"
+    duration = known("seconds") if hours is None else f"{hours:{'.2f' if hours >= 1 else '.3g'}} hours"
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in facts.metrics.items()) or "| none | - |"
     licences = "\n".join(
         f"- {kind}: {facts.licences.get(kind) or 'unknown, because ' + facts.unknown.get('licence ' + kind, 'nobody said')}"

@@ -43,7 +43,7 @@ def info(
         "classes": _classes(spec),
         "preprocessing": spec.preprocessing.describe(),
         "fingerprint": f"sha256 {_fingerprint(checkpoint.tensors)}",
-        "file size": "unknown, because the weights are no single file here" if size is None else f"{size:,} bytes",
+        "file size": f"{size:,} bytes",
         **{name: str(value) for name, value in spec.facts.items()},
     }
     if not any("licen" in name for name in rows):
@@ -98,9 +98,7 @@ def _classes(spec: ModelSpec) -> str:
     return f"{count}{kind}: {shown}" + (", ..." if count > 5 else "")
 
 
-def _size_on_disk(source: str) -> int | None:
-    path = Path(source)
-    if path.is_dir():
-        files = [*path.glob("*.safetensors"), *path.glob("*.bin")]
-        return sum(file.stat().st_size for file in files) or None
-    return path.stat().st_size if path.is_file() else None
+def _size_on_disk(source: str) -> int:
+    from swinkit.weights.read import weight_files
+
+    return sum(file.stat().st_size for file in weight_files(Path(source)))

@@ -48,7 +48,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: it is no checkpoint, is cut short, or of a kind that cannot be used.
     """
     path = Path(path)
-    files = _files_of(path) if path.is_dir() else [path]
+    files = weight_files(path)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
@@ -85,8 +85,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _files_of(folder: Path) -> list[Path]:
-    """Return the weight files of a directory, safetensors preferred."""
+def weight_files(folder: Path) -> list[Path]:
+    """Return the weight files of a directory, safetensors preferred; a file is its own.
+
+    Raises:
+        CheckpointError: the directory has none, or several to choose from.
+    """
+    if not folder.is_dir():
+        return [folder]
     for name, shards in zip(SINGLE_FILES, _SHARD_LISTS, strict=True):
         if (folder / name).is_file():
             return [folder / name]
