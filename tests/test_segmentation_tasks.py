@@ -136,6 +136,20 @@ def test_runs_of_a_number_of_steps_end_there(tmp_path: Path) -> None:
     assert [row.split(",")[1] for row in rows[1:]] == ["3", "4"]  # an epoch of 3 steps, and the last step
 
 
+def test_the_seed_decides_the_first_weights_too(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("task: segment\n")
+    scenes(tmp_path / "data", 2)
+    found = []
+    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+        torch.rand(len(name))  # what a process did before must not count
+        changes = [*RUN, "iterations=1", f"seed={seed}"]
+        folder = swinkit.train(str(recipe), tmp_path / "data", None, tmp_path / name, changes)
+        found.append(weights.load_checkpoint(folder / "weights" / "last.safetensors").tensors["layers.0.blocks.0.mlp.fc1.weight"])
+    assert torch.equal(found[0], found[1])
+    assert (found[0] - found[2]).abs().max() > 0.02  # a step of 3e-3 alone would not do that
+
+
 def test_median_frequencies_are_those_of_a_count(tmp_path: Path) -> None:
     data = open_segmentation(scenes(tmp_path), "train", ("ground", "square", "edge"), swinkit.specs.MaskRules((9,)))
     counts = sum(np.bincount(data.mask(i).ravel(), minlength=256)[:3] for i in range(len(data)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from swinkit import weights
@@ -123,6 +124,7 @@ def train(
     spec, checkpoint = _description(plan, task, train_data)
     if plan.data.check and not resume:
         _refuse_broken((train_data, val_data))
+    torch.manual_seed(plan.seed)  # the first weights too are the seed's, whatever ran before in this process
     network = task.build(plan, spec)
     if checkpoint is not None:
         said = weights.load_into(
