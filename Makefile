@@ -22,7 +22,7 @@ demo: $(BIN)/python
 .PHONY: environment
 environment: $(BIN)/python
 	@echo "installing swinkit and the test libraries into .venv; the first time takes minutes"
-	$(BIN)/python -m pip install --quiet --editable ".[train,hub,datasets]" --group test
+	$(BIN)/python -m pip install --quiet --editable ".[train,hub,datasets,export]" --group test
 
 test: environment
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85

@@ -25,6 +25,7 @@ LAYERS = [
     {"cli"},
     {"tasks"},
     {"training", "evaluation", "prediction", "cards"},
+    {"export"},
     {"engines"},
     {"weights"},
     {"data"},

@@ -12,6 +12,7 @@
     │  ├─ UnknownDialect         keys of no known code base
     │  ├─ KeysLeftOver           some keys found no place, or some places no key
     │  └─ ShapesDiffer           a tensor of another shape than the network's
+    ├─ ExportError               an export that cannot be made, was changed, or answers otherwise than its network
     ├─ RecipeError               an unknown key (nearest named) or a value out of range
     ├─ RunError                  a run that cannot start, go on or be resumed
     └─ MissingExtraError         an optional library is not installed (also an ImportError)
@@ -65,6 +66,10 @@ class KeysLeftOver(CheckpointError):
 
 class ShapesDiffer(CheckpointError):
     """A tensor whose shape is not the network's."""
+
+
+class ExportError(SwinkitError, RuntimeError):
+    """An export that cannot be made, was changed since, or answers otherwise than the network it was made from."""
 
 
 class RecipeError(SwinkitError, ValueError):

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 import typer
 
+from swinkit.cli.benchmark import benchmark
 from swinkit.cli.check_data import check_data
 from swinkit.cli.common import say
 from swinkit.cli.convert import convert
 from swinkit.cli.demo import demo
 from swinkit.cli.evaluate import evaluate
+from swinkit.cli.export import export
 from swinkit.cli.info import info
 from swinkit.cli.models import models
 from swinkit.cli.predict import predict
@@ -38,6 +40,8 @@ app.command()(predict)
 app.command()(train)
 app.command()(evaluate)
 app.command()(convert)
+app.command()(export)
+app.command()(benchmark)
 app.command()(info)
 app.command()(models)
 app.command("check-data")(check_data)

@@ -26,6 +26,16 @@ class Device(enum.StrEnum):
     mps = "mps"
 
 
+class EngineName(enum.StrEnum):
+    """What computes; auto is the fastest that is installed."""
+
+    torch = "torch"
+    compile = "compile"
+    openvino = "openvino"
+    onnxruntime = "onnxruntime"
+    auto = "auto"
+
+
 def say(text: str, error: bool = False) -> None:
     """Print to stdout, or to stderr; control characters from file names and labels are shown as "?"."""
     stream = sys.stderr if error else sys.stdout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, progress_bar, say, table, write_json
+from swinkit.cli.common import STDOUT, Device, EngineName, progress_bar, say, table, write_json
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evaluate(
     stride: Annotated[int, typer.Option(min=0, help="Segmenters: step of the window; 0 is two thirds of it.")] = 0,
     tile: Annotated[int, typer.Option(min=0, help="Segmenters: cut pictures into tiles of so many pixels; 0 does not.")] = 0,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    engine: Annotated[EngineName | None, typer.Option(help="What computes; without it torch, of an export its own.")] = None,
 ) -> None:
     """Measure accuracy on a data set.
 
@@ -66,7 +67,7 @@ def evaluate(
         raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
     if source is None and predictions is None:
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
-    predictor = None if source is None else load(source, device.value)
+    predictor = None if source is None else load(source, device.value, engine and engine.value)
     if predictor is None or predictor.spec.task == "segment":
         _evaluate_label_maps(predictor, data, split, json_file, predictions, options)
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, output_file, progress_bar, say
+from swinkit.cli.common import STDOUT, Device, EngineName, output_file, progress_bar, say
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def predict(
     csv_file: Annotated[str | None, typer.Option("--csv", help="Write results; - is stdout.", metavar="FILE")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Photos that go through the network together.")] = 16,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
+    engine: Annotated[EngineName | None, typer.Option(help="What computes; without it torch, of an export its own.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Segmenters: folder for masks (PNG) and overlays (JPEG).", metavar="DIR")
     ] = None,
@@ -60,7 +61,7 @@ def predict(
     failed = 0
     count = len(found.images)
     with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
-        predictor = load(model or DEFAULT, device.value)
+        predictor = load(model or DEFAULT, device.value, engine and engine.value)
         if out is not None and predictor.spec.task != "segment":
             raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
         start = time.perf_counter()
@@ -78,7 +79,7 @@ def predict(
     seconds = time.perf_counter() - start
     verb = "segmented" if predictor.spec.task == "segment" else "classified"
     summary = f"{verb} {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
-    summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device}"
+    summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device} by {predictor.engine}"
     if failed:
         summary += f"; {failed:,} could not be read"
     written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]

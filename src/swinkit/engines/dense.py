@@ -17,6 +17,7 @@ from swinkit.specs import Preprocessing
 
 Network = Callable[[Tensor], Tensor]
 BAND_VALUES = 2**24  # logits enlarged at once: 64 MB
+OVERLAP = 0.25  # share of a tile that the next one covers again
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def slide(network: Network, images: Tensor, crop: int, stride: int) -> Tensor:
     """
     height, width = images.shape[-2:]
     total, count = None, images.new_zeros(1, 1, height, width)
-    for top in _starts(height, crop, stride):
-        for left in _starts(width, crop, stride):
+    for top in starts(height, crop, stride):
+        for left in starts(width, crop, stride):
             rows, columns = slice(top, min(top + crop, height)), slice(left, min(left + crop, width))
             logits = network(images[:, :, rows, columns])
             if total is None:
@@ -90,7 +91,8 @@ def slide(network: Network, images: Tensor, crop: int, stride: int) -> Tensor:
     return total / count
 
 
-def _starts(length: int, crop: int, stride: int) -> list[int]:
+def starts(length: int, crop: int, stride: int) -> list[int]:
+    """Return where windows or tiles of ``crop`` pixels begin along a side; the last is moved back inside."""
     steps = max(length - crop + stride - 1, 0) // stride + 1
     return [max(min(step * stride + crop, length) - crop, 0) for step in range(steps)]
 
@@ -151,7 +153,6 @@ def tiled_map(
     image: Image.Image,
     preprocessing: Preprocessing,
     tile: int,
-    overlap: float = 0.25,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
     """Return the class of every pixel of a large photo, tile by tile, seams blended.
@@ -164,15 +165,13 @@ def tiled_map(
         image: upright photo.
         preprocessing: of each tile.
         tile: side of a tile, pixels of the photo.
-        overlap: share of a tile that the next one covers again, 0..0.5.
         device: where the network runs.
 
     Returns:
         (H, W) uint8.
     """
     width, height = image.size
-    step = max(1, round(tile * (1 - overlap)))
-    tops, lefts = _starts(height, tile, step), _starts(width, tile, step)
+    tops, lefts = (starts(side, tile, round(tile * (1 - OVERLAP))) for side in (height, width))
     answer = np.empty((height, width), np.uint8)
     total: Tensor | None = None  # weighted sums; the argmax does not need their division by the weights
     first = 0  # the photo's row that ``total`` begins at

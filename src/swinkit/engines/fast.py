@@ -54,7 +54,8 @@ def _fold_norm(norm: nn.LayerNorm, linear: nn.Linear) -> None:
     constant = weight @ bias + (0.0 if linear.bias is None else linear.bias.double())
     linear.bias = nn.Parameter(constant.to(linear.weight.dtype), requires_grad=False)
     linear.weight = nn.Parameter((weight * norm.weight.double()).to(linear.weight.dtype), requires_grad=False)
-    norm.weight, norm.bias = None, None
+    norm.register_parameter("weight", None)
+    norm.register_parameter("bias", None)
 
 
 class FromPixels(nn.Module):
@@ -73,8 +74,8 @@ class FromPixels(nn.Module):
         self.network = folded(network)
         mean = 255 * torch.tensor(preprocessing.mean, dtype=torch.float64)
         spread = 255 * torch.tensor(preprocessing.std, dtype=torch.float64)
+        self.statistics: nn.Parameter | None = None
         body = self.network.backbone if isinstance(self.network, Segmenter) else self.network
-        self.mean: Tensor | None = None
         if isinstance(body, Swin):
             embed = body.patch_embed
             weight = embed.proj.weight.double() / spread[:, None, None]
@@ -84,10 +85,11 @@ class FromPixels(nn.Module):
             embed.proj.bias = nn.Parameter(bias.float(), requires_grad=False)
             embed.beyond = mean.float().view(1, -1, 1, 1)
         else:
-            self.register_buffer("mean", mean.float().view(1, -1, 1, 1))
-            self.register_buffer("spread", spread.float().view(1, -1, 1, 1))
+            self.statistics = nn.Parameter(torch.stack((mean, spread)).float().view(2, 1, -1, 1, 1), requires_grad=False)
 
     def forward(self, pixels: Tensor) -> Tensor | list[Tensor]:
         """Return the network's answer to (B, C, H, W) pixels of 0..255."""
         pixels = pixels.float()
-        return self.network(pixels if self.mean is None else (pixels - self.mean) / self.spread)
+        if self.statistics is not None:
+            pixels = (pixels - self.statistics[0]) / self.statistics[1]
+        return self.network(pixels)

@@ -1,7 +1,7 @@
 """Positions only: which token sits in which window, who may see whom, how far apart two tokens are.
 
-Everything here is a function of sizes. Index tables are cached by size in eager mode (a bounded cache, never
-part of a checkpoint) and computed inside the graph when a network is compiled or exported.
+Everything here is a function of sizes. Tables are cached by size (a bounded cache, never part of a checkpoint) and become
+constants of an exported graph; one whose sizes are free computes them, as torch.compile's does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 MASKED = -100.0  # the original code's finite mask; released weights were trained with it
 
@@ -190,8 +191,9 @@ def known(condition: bool | torch.SymBool) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _cached(function: str, args: tuple, device: str) -> Tensor:
-    # Normal tensors even when first asked for inside inference_mode: a later training step saves them.
-    with torch.inference_mode(False), torch.no_grad():
+    # Normal tensors even when first asked for inside inference_mode (a later training step saves them) or inside an export
+    # (whose stand-ins hold no values).
+    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
         return _FUNCTIONS[function](*args).to(device)
 
 
@@ -205,8 +207,8 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def table(function: str, *args: object, device: torch.device) -> Tensor:
-    """Return one of the tables above, cached by its sizes in eager mode, part of the graph when compiling."""
-    if torch.compiler.is_compiling():
+def table(function: str, *args: int | torch.SymInt, device: torch.device) -> Tensor:
+    """Return one of the tables above, cached by its sizes; a part of the graph where dynamo traces or sizes are free."""
+    if torch.compiler.is_dynamo_compiling() or any(isinstance(arg, torch.SymInt) for arg in args):
         return _FUNCTIONS[function](*args).to(device)
     return _cached(function, args, str(device))

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from swinkit import weights
 from swinkit.data.images import read_image, to_rgb
 from swinkit.data.masks import palette_of
-from swinkit.data.transforms import prepare
+from swinkit.data.transforms import prepare, resized
 from swinkit.engines import dense
+from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
 from swinkit.errors import CheckpointError, InputError, RunError
+from swinkit.export import CompiledEngine, OnDemandEngine
 from swinkit.models.build import build_network
 from swinkit.prediction.results import ClassificationResult, Prediction, SegmentationResult
 from swinkit.specs import ModelSpec, Preprocessing
@@ -29,23 +31,40 @@ Result = ClassificationResult | SegmentationResult
 _Prepared = tuple[str, "Tensor | Image.Image | str"]  # name; the network's input or the picture, or why there is none
 
 
-def load(source: str | os.PathLike[str], device: str | None = None) -> Predictor:
+def load(source: str | os.PathLike[str], device: str | None = None, engine: str | None = None) -> Predictor:
     """Return a predictor with the weights of ``source``.
 
     Args:
-        source: embedded name, hub id, directory, or ``.safetensors`` / ``.pth`` file in any dialect.
+        source: embedded name, hub id, directory, ``.safetensors`` or ``.pth`` of any dialect, or a folder of ``swinkit export``.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best there is); None means "cpu".
+        engine: what computes: "torch", "compile" (torch's compiler), "openvino", "onnxruntime", or "auto", the fastest that is
+            installed; ``.engine`` of the result says which. None is torch, of an export the one it was made for. The first
+            use of "openvino" or "onnxruntime" with a checkpoint writes an export into a cache, which takes a minute.
 
     Raises:
         CheckpointError, UnknownName, MissingExtraError: the weights cannot be had or used.
-        InputError: this machine has no such device.
+        ExportError: an export was changed, or answers otherwise than when it was written.
+        InputError: this machine has no such device; there is no such engine, or it cannot run there.
     """
     place = pick_device(device)
+    wanted = fastest(place) if engine == "auto" else engine
+    kind = engine_kind(wanted) if wanted is not None else None
+    if is_export(Path(source)):
+        exported = ExportedEngine(Path(source))
+        if engine not in (None, "auto", exported.name):
+            raise InputError(f"{source}: was exported for the engine {exported.name}, not {engine}; load its checkpoint instead")
+        return Predictor(exported, exported.spec)
     checkpoint = weights.load_checkpoint(os.fspath(source))
     with torch.device("meta"):  # no time for random weights that nobody will see
-        model = build_network(checkpoint.spec)
-    weights.load_into(model, checkpoint)
-    return Predictor(model.to(place), checkpoint.spec)
+        network = build_network(checkpoint.spec)
+    weights.load_into(network, checkpoint)
+    if kind is not None:
+        if place.type != "cpu":
+            raise InputError(f"the engine {wanted} runs on the cpu here, not on {place}; use torch or compile there")
+        return Predictor(OnDemandEngine(network.eval(), checkpoint.spec, kind), checkpoint.spec, network)
+    if wanted == "compile":
+        return Predictor(CompiledEngine(network.eval().to(place), checkpoint.spec), checkpoint.spec, network)
+    return Predictor(network.to(place), checkpoint.spec)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -74,16 +93,18 @@ class Predictor:
     Args:
         model: (B, C, h, w) -> (B, K) logits, on the device where it shall run; it is switched to ``eval()``.
         spec: preparation of photos, class names, and whether classes exclude one another.
+        network: the module with the weights, where ``model`` is another library's form of it.
 
     Attributes:
-        model: the network.
+        model: what computes: the network, or an engine that is called like it; torch tensors in and out.
+        engine: its name: "torch", "compile", "openvino" or "onnxruntime".
         labels: K class names in index order; the indices as text when nobody knows the names.
         preprocessing: what is done to an image.
         palette: a colour for each class, (K, 3) uint8.
         spec: the whole description that belongs to the weights.
     """
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, model: nn.Module, spec: ModelSpec, network: nn.Module | None = None) -> None:
         classes = spec.variant.num_classes
         if classes == 0:
             raise CheckpointError(
@@ -92,15 +113,17 @@ class Predictor:
         if spec.labels and len(spec.labels) != classes:
             raise CheckpointError(f"{len(spec.labels)} class names were given for {classes} outputs; give one each")
         self.model = model.eval()
+        self.engine = model.name if isinstance(model, Engine) else "torch"
         self.spec = spec
+        self._network = network if isinstance(model, Engine) else model
         self.labels = list(spec.labels) or [str(index) for index in range(classes)]
         self.preprocessing: Preprocessing = spec.preprocessing
         self.palette = palette_of(spec.masks, classes)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.model.parameters()).device
+        """Where the network computes."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
     @overload
     def predict(self, source: Source, top: int = 5, tile: int = 0) -> Any: ...
@@ -152,8 +175,14 @@ class Predictor:
         return self._stream(sources, 1 if self.spec.task == "segment" else batch, workers, top, tile)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write a directory in the Hugging Face layout: ``swinkit.load`` and transformers open it."""
-        weights.save_pretrained(self.model, self.spec, Path(directory))
+        """Write a directory in the Hugging Face layout: ``swinkit.load`` and transformers open it.
+
+        Raises:
+            InputError: an export, which has no weights that can be saved again.
+        """
+        if self._network is None:
+            raise InputError("an export keeps its weights in another form; save the checkpoint that it was made from")
+        weights.save_pretrained(self._network, self.spec, Path(directory))
 
     def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int, tile: int) -> Iterator[Result]:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="swinkit-read")
@@ -191,7 +220,16 @@ class Predictor:
 
     def _input(self, image: Image.Image) -> Tensor | Image.Image:
         """Return what waits for the network: an input, or of a segmenter, whose answers have the photo's size, the photo."""
-        return image if self.spec.task == "segment" else prepare(image, self.preprocessing)
+        if self.spec.task == "segment":
+            return image
+        # Engines have the normalisation inside and take a quarter of the bytes.
+        return (resized if isinstance(self.model, Engine) else prepare)(image, self.preprocessing)
+
+    def _call(self, images: Tensor) -> Tensor:
+        if isinstance(self.model, Engine):
+            return self.model(images)
+        parameter = next(self.model.parameters())
+        return self.model(images.to(parameter.device, parameter.dtype)).float()
 
     def _check_tile(self, tile: int) -> None:
         if tile and self.spec.task != "segment":
@@ -202,19 +240,18 @@ class Predictor:
     def _label_map(self, name: str, item: Any, tile: int) -> SegmentationResult:
         if isinstance(item, str):
             return SegmentationResult(name, error=item)
-        parameter = next(self.model.parameters())
         pixels = []
 
         def network(images: Tensor) -> Tensor:
-            logits = self.model(images.to(parameter.dtype)).float()
+            logits = self._call(images)
             pixels.append(bool(logits.isfinite().all()))
             return logits
 
         try:
             with torch.inference_mode():
-                mask = dense.label_map(network, item, self.preprocessing, dense.Passes(tile=tile), parameter.device)
+                mask = dense.label_map(network, item, self.preprocessing, dense.Passes(tile=tile), self.device)
         except torch.OutOfMemoryError as error:
-            raise RunError(f"{name}: does not fit into the memory of {parameter.device}; use tiles, or the cpu") from error
+            raise RunError(f"{name}: does not fit into the memory of {self.device}; use tiles, or the cpu") from error
         if not all(pixels):
             raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
         picture = None if Path(name).is_file() else item
@@ -245,14 +282,13 @@ class Predictor:
 
     def _probabilities(self, images: Tensor) -> Tensor:
         """Return (B, K) float32 on the CPU, for (B, C, h, w)."""
-        parameter = next(self.model.parameters())
         try:
             with torch.inference_mode():
-                logits = self.model(images.to(parameter.device, parameter.dtype)).float().cpu()
+                logits = self._call(images).cpu()
         except torch.OutOfMemoryError as error:
             count, _, height, width = images.shape
             raise RunError(
-                f"{count} images of {height}x{width} do not fit into the memory of {parameter.device}; "
+                f"{count} images of {height}x{width} do not fit into the memory of {self.device}; "
                 f"use a batch of {max(1, count // 2)} or the cpu"
             ) from error
         if not logits.isfinite().all():

@@ -1,0 +1,79 @@
+"""OpenVINO: graphs as its intermediate representation (``model.xml`` and ``model.bin``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from swinkit.extras import need
+
+EXTRA = "export"
+
+
+def write(
+    program: torch.export.ExportedProgram, path: Path, answers: Sequence[str], blocks: Sequence[str], described: str
+) -> None:
+    """Write a program whose outputs are the answers and then the blocks; the blocks stay inside, under their names.
+
+    Args:
+        program: input "pixels".
+        path: of ``model.xml``.
+        answers, blocks: names of the outputs.
+        described: the network's description, JSON, kept in the file.
+    """
+    ov = need("openvino", EXTRA)
+    model = ov.convert_model(program)
+    results = model.get_results()
+    for name, result in zip((*answers, *blocks), results, strict=True):
+        result.input(0).get_source_output().get_tensor().add_names({name})
+    for result in results[len(answers) :]:
+        model.remove_result(result)
+    model.set_rt_info(described, ["swinkit"])
+    ov.save_model(model, str(path), compress_to_fp16=False)
+
+
+def read(path: Path) -> Any:
+    """Return an ``openvino.Model``."""
+    return need("openvino", EXTRA).Core().read_model(str(path))
+
+
+def compiled(model: Any) -> Any:
+    """Return the model ready to run: exact arithmetic, torch's number of threads, one picture or batch at a time."""
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 where the processor has it
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return need("openvino", EXTRA).Core().compile_model(model, "CPU", settings)
+
+
+class Runtime:
+    """A graph, compiled for this processor."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._requests = {np.dtype(np.uint8): compiled(read(path)).create_infer_request()}
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        if pixels.dtype not in self._requests:
+            self._requests[pixels.dtype] = compiled(_for_floats(read(self.path))).create_infer_request()
+        request = self._requests[pixels.dtype]
+        request.infer([np.ascontiguousarray(pixels)], share_inputs=True)
+        return [tensor.data.copy() for tensor in request.output_tensors]  # the next call writes into the same memory
+
+    def blocks(self, pixels: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
+        model = read(self.path)
+        model.add_outputs(list(names))
+        found = compiled(model)({0: pixels})
+        return [np.array(found[name]) for name in names]
+
+
+def _for_floats(model: Any) -> Any:
+    """Let the graph take float pixels: its conversion from uint8 then does nothing."""
+    model.inputs[0].get_node().set_element_type(need("openvino", EXTRA).Type.f32)
+    model.validate_nodes_and_infer_types()
+    return model

@@ -1,0 +1,7 @@
+"""Networks written for other libraries, each proved as it is written; engines made on demand from a checkpoint."""
+
+from __future__ import annotations
+
+from swinkit.export.write import CompiledEngine, OnDemandEngine, export_network
+
+__all__ = ["CompiledEngine", "OnDemandEngine", "export_network"]

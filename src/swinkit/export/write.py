@@ -1,0 +1,300 @@
+"""From a network to a folder that OpenVINO, onnxruntime or plain torch runs, and the proof that it answers the same.
+
+Why this room lies below prediction: a predictor that is asked for another engine makes its export once and opens that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from swinkit.engines.exported import (
+    CANARY,
+    KINDS,
+    MANIFEST,
+    Engine,
+    ExportedEngine,
+    Manifest,
+    Runtime,
+    block_mean,
+    canary_pixels,
+    difference,
+    file_hash,
+    graph_path,
+    open_runtime,
+    sampled,
+)
+from swinkit.engines.fast import FromPixels
+from swinkit.errors import ExportError, InputError
+from swinkit.files import atomic_write
+from swinkit.models.swin import Block, SwinBackbone
+from swinkit.specs import ModelSpec
+
+TOLERANCE = 1e-4
+BATCHES = (1, 3)  # of the proof
+LIBRARIES = ("swinkit", "torch", "openvino", "nncf", "onnx", "onnxruntime")
+KEPT = 8  # exports of the cache; older ones make room
+Change = Callable[[Path, tuple[int, int]], None]
+
+
+class _Traced(nn.Module):
+    """Pixels -> [the network's answers, then what every block gave]: the form that is written."""
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.pixels = FromPixels(network, spec.preprocessing)
+        self.blocks = [name for name, module in self.pixels.network.named_modules() if isinstance(module, Block)]
+        self._seen: list[Tensor] = []
+        for name in self.blocks:
+            self.pixels.network.get_submodule(name).register_forward_hook(self._see)
+
+    def _see(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._seen.append(output)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        self._seen.clear()
+        answer = self.pixels(pixels)
+        return [*([answer] if isinstance(answer, Tensor) else answer), *self._seen]
+
+
+def export_network(
+    network: nn.Module,
+    spec: ModelSpec,
+    folder: str | Path,
+    to: str,
+    sizes: Sequence[tuple[int, int]] = (),
+    change: Change | None = None,
+    tolerance: float = TOLERANCE,
+    facts: dict[str, Any] | None = None,
+) -> Manifest:
+    """Write an export, prove it, and only then let it appear.
+
+    Args:
+        network: classifier, segmenter or pyramid, with its trained weights; left as it is.
+        spec: its description.
+        folder: to make; must not exist.
+        to: "openvino", "onnx" or "torch".
+        sizes: (height, width) in pixels that it shall take; empty takes the preparation's.
+        change: called with a graph's path and size after it is written, to rewrite it (INT8).
+        tolerance: largest difference allowed between the export's answers and the network's, over ``BATCHES``.
+        facts: for the manifest.
+
+    Returns:
+        The manifest, with the largest difference that was found for each size.
+
+    Raises:
+        ExportError: it answers otherwise; nothing is left behind.
+        InputError: the folder exists, an unknown kind, a size out of bounds.
+        MissingExtraError: the library is not installed.
+    """
+    folder, sizes = Path(folder), [*dict.fromkeys(sizes or [default_size(spec)])]
+    if to not in KINDS:
+        raise InputError(f"there is no export to {to!r}; choose {', '.join(KINDS)}")
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; give a name that is free")
+    if any(not 1 <= side <= 16384 for size in sizes for side in size):
+        raise InputError(f"sizes must be between 1 and 16384 pixels, got {sizes}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    try:
+        traced, writer = _Traced(network, spec).eval(), importlib.import_module(KINDS[to][0])
+        manifest = Manifest(to, spec, _maps(network), sizes, traced.blocks, [], tolerance=tolerance, facts=facts or {})
+        if change is not None:
+            manifest.precision = "int8"
+        canary: dict[str, Tensor] = {}
+        for size in sizes:
+            path = graph_path(beside, to, size)
+            path.parent.mkdir()
+            answers = [f"answer{i}" if manifest.maps > 1 else "answer" for i in range(manifest.maps)]
+            writer.write(_program(traced, spec, size), path, answers, traced.blocks, json.dumps(spec.to_dict()))
+            if change is not None:
+                change(path, size)
+            manifest.errors.append(_prove(network, traced, open_runtime(to, path), manifest, size, canary))
+        save_file(canary, str(beside / CANARY))
+        files = sorted(path for path in beside.rglob("*") if path.is_file())
+        manifest.files = {path.relative_to(beside).as_posix(): file_hash(path) for path in files}
+        manifest.software = _versions()
+        manifest.facts["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        atomic_write(beside / MANIFEST, manifest.to_json())
+        beside.chmod(0o755)  # mkdtemp makes private folders
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return manifest
+
+
+def default_size(spec: ModelSpec) -> tuple[int, int]:
+    """Return the size that a network's pictures usually have; of a preparation that keeps aspects, lying ones of 4 : 3."""
+    height, width = spec.preprocessing.size
+    if spec.preprocessing.resize == "box":
+        return min(height, width), min(max(height, width), round(min(height, width) * 4 / 3))
+    return height, width
+
+
+def _program(traced: nn.Module, spec: ModelSpec, size: tuple[int, int]) -> torch.export.ExportedProgram:
+    pixels = torch.from_numpy(canary_pixels(spec, size, 2))
+    with torch.no_grad(), _quiet():
+        return torch.export.export(traced, (pixels,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
+
+
+def _prove(
+    network: nn.Module, traced: nn.Module, runtime: Runtime, manifest: Manifest, size: tuple[int, int], canary: dict[str, Tensor]
+) -> float:
+    """Compare answers with the network's own, fill the canary, return the largest difference.
+
+    The canary of an exact export holds the network's answers; a quantised one, whose answers the user has judged by
+    accuracy, its own.
+    """
+    spec, worst = manifest.spec, 0.0
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.preprocessing.mean, spec.preprocessing.std))
+    was_training = network.training
+    network.eval()
+    for batch in BATCHES:
+        pixels = canary_pixels(spec, size, batch)
+        with torch.inference_mode():
+            answer = network((torch.from_numpy(pixels).float() / 255.0 - mean) / std)
+            expected = [map_.numpy() for map_ in ([answer] if isinstance(answer, Tensor) else answer)]
+        found = runtime(pixels)
+        worst = max(worst, difference(found, expected))
+        if batch == 1:
+            exact = manifest.precision == "fp32"
+            with torch.inference_mode():
+                blocks = [b.numpy() for b in traced(torch.from_numpy(pixels))[manifest.maps :]]
+            if not exact:
+                blocks = runtime.blocks(pixels, manifest.blocks)
+            prefix = f"{size[0]}x{size[1]}"
+            kept = {f"{prefix}.answer.{i}": sampled(a) for i, a in enumerate(expected if exact else found)}
+            kept |= {f"{prefix}.block.{i}": block_mean(b) for i, b in enumerate(blocks)}
+            canary |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in kept.items()}
+    network.train(was_training)
+    if manifest.precision == "fp32" and not worst <= manifest.tolerance:
+        raise ExportError(
+            f"the export to {manifest.to} answers otherwise than the network at {size[0]}x{size[1]}: largest difference "
+            f"{worst:.2g}, allowed {manifest.tolerance:g}; nothing was written"
+        )
+    return worst
+
+
+def _maps(network: nn.Module) -> int:
+    return len(network.channels) if isinstance(network, SwinBackbone) else 1
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep exporters' notes to their developers away from users."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+class OnDemandEngine(Engine):
+    """A checkpoint's network run by another library: a size's export is made when that size first comes, and kept.
+
+    Args:
+        network: with its weights.
+        spec: its description.
+        to: row of ``KINDS``.
+        cache: folder for the exports; None is ``$SWINKIT_CACHE/exports`` or ``~/.cache/swinkit/exports``.
+    """
+
+    def __init__(self, network: nn.Module, spec: ModelSpec, to: str, cache: Path | None = None) -> None:
+        super().__init__(KINDS[to][2], spec)
+        self.kind = to
+        self._network = [network]  # in a list: its parameters are not this module's
+        home = Path(os.environ.get("SWINKIT_CACHE") or Path.home() / ".cache" / "swinkit")
+        self._folder = (cache or home / "exports") / f"{to}-{_digest(network, spec)}"
+        self._engines: dict[tuple[int, int], ExportedEngine] = {}
+        if spec.preprocessing.resize in ("squash", "shorter"):
+            self._engine(default_size(spec))
+
+    def run(self, pixels: Tensor) -> Tensor | list[Tensor]:
+        """Answer (B, C, H, W) pixels of 0..255 of any size."""
+        return self._engine((int(pixels.shape[2]), int(pixels.shape[3]))).run(pixels)
+
+    def _engine(self, size: tuple[int, int]) -> ExportedEngine:
+        if size not in self._engines:
+            folder = self._folder / f"{size[0]}x{size[1]}"
+            if not folder.exists():
+                _make_room(self._folder.parent)
+                try:
+                    export_network(self._network[0], self.spec, folder, self.kind, [size])
+                except InputError:
+                    if not folder.exists():  # another process was quicker
+                        raise
+            self._engines[size] = ExportedEngine(folder)
+        return self._engines[size]
+
+
+def _make_room(cache: Path) -> None:
+    """Remove the exports that were made longest ago, so that the cache does not grow without end."""
+    if cache.is_dir():
+        oldest_first = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+        for path in oldest_first[: max(0, len(oldest_first) - KEPT + 1)]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _digest(network: nn.Module, spec: ModelSpec) -> str:
+    """Return what tells this network, made by these libraries, from any other."""
+    found = hashlib.sha256(json.dumps([spec.to_dict(), _versions()], sort_keys=True).encode())
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data if value.numel() else b"")
+    return found.hexdigest()[:32]
+
+
+class CompiledEngine(Engine):
+    """The folded network compiled by inductor, its weights packed; every new size and batch is compiled when it comes.
+
+    Args:
+        network: with its weights, on the device where it shall run.
+        spec: its description.
+    """
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__("compile", spec)
+        self.network = FromPixels(network, spec.preprocessing)
+        self._graphs: dict[tuple[int, ...], Callable[..., Any]] = {}  # by (batch, C, H, W)
+
+    def run(self, pixels: Tensor) -> Tensor | list[Tensor]:
+        """Answer (B, C, H, W) pixels of 0..255 of any size."""
+        pixels, count = pixels.float().to(next(self.parameters()).device), pixels.shape[0]
+        larger = [shape[0] for shape in self._graphs if shape[1:] == pixels.shape[1:] and shape[0] > count]
+        if larger and tuple(pixels.shape) not in self._graphs:  # the last batch of many: cheaper to fill up than to compile for
+            pixels = torch.cat((pixels, pixels.new_zeros(min(larger) - count, *pixels.shape[1:])))
+        with torch.no_grad(), _quiet():  # weights are not packed in inference mode
+            if tuple(pixels.shape) not in self._graphs:
+                # Through an export, so that the tables of positions are constants of the graph.
+                program = torch.export.export(self.network, (pixels,)).module(check_guards=False)
+                self._graphs[tuple(pixels.shape)] = torch.compile(program, dynamic=False, options={"freezing": True})
+            answer = self._graphs[tuple(pixels.shape)](pixels)
+        return answer[:count] if isinstance(answer, Tensor) else [map_[:count] for map_ in answer]
