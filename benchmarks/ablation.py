@@ -21,7 +21,6 @@ from rich.console import Console
 from benchmarks.sequences import hold_out
 from benchmarks.ship import measured
 from swinkit.cards import machine
-from swinkit.errors import RunError
 from swinkit.files import atomic_write
 from swinkit.tasks import train
 from swinkit.training import runs
@@ -106,7 +105,7 @@ def finish(study: Study, changes: list[str], data: Path, folder: Path) -> None:
     begun = (folder / runs.STATE).exists()
     if begun and (progress := read_progress(folder / runs.STATE)).finished:
         if progress.recipe != load_recipe(study.recipe, changes).model_dump(mode="json"):
-            raise RunError(f"{folder} holds a run of another recipe or budget; give another --out")
+            raise SystemExit(f"{folder} holds a run of another recipe or budget; give another --out")
         return
     train(study.recipe, data, None, folder, changes, resume=begun)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from swinkit.data.folders import MissingPart
-from swinkit.data.masks import MaskReader, encode_mask, palette_of, read_mask
+from swinkit.data.masks import MaskReader, encode_mask, paint, palette_of, read_mask
 from swinkit.data.segmentation import SegmentationData, open_segmentation
 from swinkit.errors import DatasetError, ImageError, InputError
 from swinkit.specs import MaskRules
@@ -138,6 +138,17 @@ def test_masks_are_written_as_they_are_read(tmp_path: Path) -> None:
     values, palette = read_mask(tmp_path / "m.png", "m")
     assert values.tolist() == ids.tolist()
     assert list(palette[:9]) == palette_of(None, 3).ravel().tolist()
+
+
+def test_painting_mixes_colours_and_spares_void() -> None:
+    rng = np.random.default_rng(0)
+    picture, ids = rng.integers(0, 256, (600, 5, 3), dtype=np.uint8), rng.choice([0, 1, 255], (600, 5)).astype(np.uint8)
+    palette = np.array([[10, 200, 30], [250, 0, 90]], np.uint8)
+    found = np.asarray(paint(Image.fromarray(picture), ids, palette, 0.25))
+    assert (found[ids == 255] == picture[ids == 255]).all()
+    for index in (0, 1):
+        expected = 0.75 * picture[ids == index] + 0.25 * palette[index]
+        assert np.abs(found[ids == index] - expected).max() <= 0.5001
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data, which is not in the repository")

@@ -24,6 +24,7 @@ from swinkit.specs import MaskRules
 
 IGNORED = 255
 MAX_CLASSES = 255  # ids 0..254 in 8 bits, 255 is void; stored values may be larger
+PAINTED_ROWS = 256  # at once
 MASK_SUFFIXES = frozenset([".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".pgm"])
 
 
@@ -153,8 +154,11 @@ def paint(image: Image.Image, ids: np.ndarray, palette: np.ndarray, strength: fl
         palette: (K, 3) uint8.
         strength: share of the colour, 0..1.
     """
-    pixels = np.asarray(image.convert("RGB"), np.float32)
+    pixels = np.array(image.convert("RGB"))
     colours = np.zeros((256, 3), np.float32)
     colours[: len(palette)] = palette
-    share = np.where(ids == IGNORED, 0.0, strength).astype(np.float32)[..., None]
-    return Image.fromarray((pixels * (1 - share) + colours[ids] * share).round().astype(np.uint8))
+    for top in range(0, len(pixels), PAINTED_ROWS):  # floats of a whole large photo would be a gigabyte
+        rows = slice(top, top + PAINTED_ROWS)
+        share = np.where(ids[rows] == IGNORED, 0.0, strength).astype(np.float32)[..., None]
+        pixels[rows] = (pixels[rows] * (1 - share) + colours[ids[rows]] * share).round()
+    return Image.fromarray(pixels)
