@@ -116,12 +116,15 @@ def _judge(spec: ModelSpec, data: str) -> tuple[Callable[..., list[np.ndarray]],
     """Return what gives calibration pictures, what measures a network, and what the measure is called."""
     dense = spec.task == "segment"
 
-    def part(name: str) -> Any:
+    def part(name: str | None) -> Any:
         if dense:
             return open_segmentation(data, name, list(spec.labels), spec.masks)
         return match_classes(open_dataset(data, split=name), list(spec.labels))
 
-    val = part("val")
+    try:
+        val = part("val")
+    except MissingPart:  # no parts: all there is, for both
+        val = part(None)
     try:
         train = part("train")
     except MissingPart:
