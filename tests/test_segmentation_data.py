@@ -285,10 +285,33 @@ def test_check_data_finds_them_all_at_once(tmp_path: Path) -> None:
     for part in (
         "1 pictures without a mask",
         "1 masks without a picture",
-        "1 files cannot be read",
+        "1 files cannot be read or used",
         "1 masks have another size",
         "1 values are no class of the 3 (most often 77",
         "1 masks are void from edge to edge",
         "stand in two parts",
     ):
         assert part in said, part
+
+
+def test_check_data_reads_cityscapes_and_coco_as_label_maps(tmp_path: Path) -> None:
+    from swinkit.data.check_masks import check_masks, has_masks
+
+    cities = tmp_path / "cities"
+    for number, height in enumerate((8, 8, 7)):
+        picture(cities / "leftImg8bit" / "train" / "a" / f"a_{number}_leftImg8bit.png", 12 + number)
+        mask(cities / "gtFine" / "train" / "a" / f"a_{number}_gtFine_labelIds.png", 7 + number, 12 + number, height)
+    assert has_masks(cities)
+    report = check_masks(cities)
+    assert {name: count for name, count in report.counts["train"].items() if count} == {"road": 1, "sidewalk": 1}
+    assert "a_2_gtFine_labelIds.png: is 14 x 7, its picture 14 x 8" in report.fatal[0]
+    picture(tmp_path / "coco" / "images" / "a.jpg", 20, 10)
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 7, "name": "cat"}],
+        "annotations": [{"image_id": 1, "category_id": 7, "area": 100, "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]]}],
+    }
+    (tmp_path / "coco" / "annotations.json").write_text(json.dumps(truth))
+    assert check_masks(tmp_path / "coco").counts == {"train": {"background": 1, "cat": 1}}
+    with pytest.raises(MissingPart, match="of the part 'val'"):  # or the training pictures would judge themselves
+        open_segmentation(tmp_path / "coco", "val")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,32 +11,46 @@ import numpy as np
 
 from swinkit.data.check import Report, check_doubles, look
 from swinkit.data.containers import FolderSource, Source, ZipSource
+from swinkit.data.folders import PARTS, MissingPart
 from swinkit.data.masks import IGNORED, read_mask
-from swinkit.data.segmentation import named, part_of, pictures_and_masks
+from swinkit.data.segmentation import (
+    SegmentationData,
+    named,
+    names_a_layout,
+    open_segmentation,
+    part_of,
+    pictures_and_masks,
+)
 from swinkit.errors import ImageError
 from swinkit.specs import MaskRules
 
 
 def has_masks(source: str | Path) -> bool:
-    """Return whether a folder or zip holds pictures and label maps in paired folders."""
+    """Return whether a folder or zip holds pictures with label maps, in any layout."""
     path = Path(source)
     if not path.is_dir() and not (path.suffix.lower() == ".zip" and path.is_file()):
         return False
     place: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
-    pictures, masks = pictures_and_masks(place.names())
-    return bool(pictures and masks)
+    names = place.names()
+    pictures, masks = pictures_and_masks(names)
+    return bool(pictures and masks) or names_a_layout(names)
 
 
 def check_masks(source: str | Path, progress: Callable[[int, int], None] | None = None) -> Report:
     """Read every pair and report: ``counts`` are the pictures of each part that have a class (a value, without names).
 
     Args:
-        source: folder or zip with paired folders.
+        source: folder or zip in a layout that ``open_segmentation`` knows.
         progress: called with (done, total) now and then.
+
+    Raises:
+        DatasetError: nothing of these layouts is there.
     """
     path = Path(source)
     place: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     names = place.names()
+    if names_a_layout(names):
+        return _check_opened(path, progress)
     pictures, masks = pictures_and_masks(names)
     report = Report(str(source))
     classes, rules = named(place, names, path, [], MaskRules())
@@ -76,8 +91,7 @@ def check_masks(source: str | Path, progress: Callable[[int, int], None] | None 
                 counts[name] = counts.get(name, 0) + 1
         if progress is not None:
             progress(done, len(pairs))
-    if report.broken:
-        report.fatal.append(f"{len(report.broken)} files cannot be read (first: {report.broken[0]})")
+    _sum_up_broken(report)
     if sizes:
         report.fatal.append(f"{len(sizes)} masks have another size than their picture (first: {sizes[0]})")
     if unknown:
@@ -92,3 +106,35 @@ def check_masks(source: str | Path, progress: Callable[[int, int], None] | None 
         report.warnings.append("no classes.txt names the classes; values are counted as they stand")
     check_doubles(found, report)
     return report
+
+
+def _check_opened(path: Path, progress: Callable[[int, int], None] | None) -> Report:
+    """Check a layout that names its pairs itself, as its reader opens it."""
+    report, found = Report(str(path)), []
+    parts: dict[str, SegmentationData] = {}
+    for part in PARTS:
+        with contextlib.suppress(MissingPart):
+            parts[part] = open_segmentation(path, part)
+    pairs = [(part, data, index) for part, data in parts.items() for index in range(len(data))]
+    for done, (part, data, index) in enumerate(pairs, 1):
+        counts = report.counts.setdefault(part, dict.fromkeys(data.classes, 0))
+        source, picture, _ = data.items[index]
+        try:
+            pixels, bits, size = look(data.sources[source].read(picture), data.name(index))
+            found.append((part, data.name(index), pixels, bits))
+            values = data.mask(index, size)
+        except ImageError as error:
+            report.broken.append(str(error))
+            continue
+        for value in np.unique(values[values != IGNORED]):
+            counts[data.classes[value]] += 1
+        if progress is not None:
+            progress(done, len(pairs))
+    _sum_up_broken(report)
+    check_doubles(found, report)
+    return report
+
+
+def _sum_up_broken(report: Report) -> None:
+    if report.broken:
+        report.fatal.append(f"{len(report.broken)} files cannot be read or used (first: {report.broken[0]})")

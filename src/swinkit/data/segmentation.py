@@ -1,7 +1,7 @@
 """Pictures with label maps, as people have them. All forms become one, ``SegmentationData``.
 
 * ``root/images/x.jpg`` + ``root/masks/x.png``, or each part in a folder: ``root/train/images`` + ``root/train/masks``, or
-  ``root/images/train`` + ``root/masks/train``; "annotations", "labels" and "labelTrainIds" also mean masks;
+  ``root/images/train`` + ``root/masks/train``; "annotations", "labels" and "labelmaps" also mean masks;
 * ADE20K: ``images/training`` + ``annotations/training``, with ``objectInfo150.txt``: value 0 is void;
 * Cityscapes: ``leftImg8bit/<part>/<city>/*_leftImg8bit.png`` + ``gtFine/.../*_gtFine_labelIds.png`` (or ``labelTrainIds``);
 * COCO: ``annotations.json`` (or ``annotations/instances_<part>*.json``) with polygons beside ``images``; drawn large to small.
@@ -153,6 +153,8 @@ def open_segmentation(
     coco = _coco_file(names, split)
     if coco is not None:
         return _from_coco(place, names, coco)
+    if split is not None and _coco_file(names, None) is not None:
+        raise MissingPart(f"{path}: no COCO annotation file is that of the part {split!r}")
     cities = [name for name in names if name.endswith("_leftImg8bit.png")]
     if cities:
         return _from_cityscapes(place, names, cities, split, path)
@@ -192,6 +194,11 @@ def _from_pairs(
     if len(classes) > MAX_CLASSES:
         raise DatasetError(f"{path}: {len(classes)} classes are more than {MAX_CLASSES}; merge some")
     return SegmentationData(classes, items, [place], _coloured(place, items, rules))
+
+
+def names_a_layout(names: list[str]) -> bool:
+    """Return whether files are of a layout that says itself which pictures have which label maps: COCO or Cityscapes."""
+    return _coco_file(names, None) is not None or any(name.endswith("_leftImg8bit.png") for name in names)
 
 
 def pictures_and_masks(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -308,8 +315,8 @@ def _coco_file(names: list[str], split: str | None) -> str | None:
     for name in names:
         path = PurePosixPath(name)
         if path.suffix == ".json" and (path.name == "annotations.json" or path.name.startswith("instances_")):
-            if not wanted or (path.name == "annotations.json" and len(path.parts) == 1):
-                return name
+            if not wanted or (path.name == "annotations.json" and len(path.parts) == 1 and split == "train"):
+                return name  # a file for all pictures is the training part; validation is held out of it
             if any(word in path.name or word in path.parts for word in wanted):
                 return name
     return None
