@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+EXPORT_MANIFEST = "export.json"  # a folder that holds it is an export (``swinkit.engines.exported``)
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

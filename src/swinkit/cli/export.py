@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,7 @@ def export(
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, by, width = text.lower().partition("x")
-    if not (by and height.isdecimal() and width.isdecimal()):
+    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if found is None:
         raise InputError(f"--size {text}: write height x width in pixels, for example --size 224x224")
-    return int(height), int(width)
+    return int(found[1]), int(found[2])

@@ -13,30 +13,33 @@ from swinkit.cli.common import say
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from swinkit.engines.exported import Manifest
     from swinkit.specs import ModelSpec
 
 
 def info(
-    source: Annotated[str, typer.Argument(help="Embedded name, hub id, directory, .safetensors or .pth.")],
+    source: Annotated[str, typer.Argument(help="Embedded name, hub id, directory, .safetensors, .pth, or an export.")],
 ) -> None:
-    """Say what a checkpoint holds.
+    """Say what a checkpoint or an export holds.
 
     Network, size, classes, preparation of photos, fingerprint of the weights, licence.
     """
     from swinkit import weights
+    from swinkit.engines.exported import Manifest, is_export
+
+    if is_export(Path(source)):
+        _show(_of_export(source, Manifest.read(Path(source))))
+        return
 
     checkpoint = weights.load_checkpoint(source)
     spec = checkpoint.spec
-    variant = spec.variant
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     size = _size_on_disk(checkpoint.source)
     rows = {
         "source": checkpoint.source,
         "dialect": checkpoint.dialect,
         "name": spec.name or "unknown",
-        "network": f"Swin V{variant.version}, embed_dim {variant.embed_dim}, depths {variant.depths}, "
-        f"heads {variant.num_heads}, window {variant.window_size}, patch {variant.patch_size}, "
-        f"made for {variant.img_size} px",
+        "network": _network(spec),
         "parameters": f"{count:,} in {len(checkpoint.tensors)} tensors",
         **_decoder(spec),
         "GFLOPs": _gflops(spec),
@@ -49,8 +52,39 @@ def info(
     if not any("licen" in name for name in rows):
         rows["licence"] = "unknown, because the file does not say"
     rows |= {f"note {place}": note for place, note in enumerate(checkpoint.notes, start=1)}
+    _show(rows)
+
+
+def _show(rows: dict[str, str]) -> None:
     width = max(map(len, rows))
     say("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+
+
+def _of_export(source: str, manifest: Manifest) -> dict[str, str]:
+    from swinkit.engines.exported import KINDS
+
+    spec, answers = manifest.spec, "answers" if manifest.maps == 1 else f"{manifest.maps} maps"
+    sizes = zip(manifest.sizes, manifest.errors, strict=True)
+    return {
+        "source": source,
+        "export": f"{manifest.to} ({manifest.precision}), run by the engine {KINDS[manifest.to][2]}",
+        "name": spec.name or "unknown",
+        "network": _network(spec),
+        **_decoder(spec),
+        "classes": _classes(spec),
+        "preprocessing": spec.preprocessing.describe(),
+        "sizes": ", ".join(f"{height}x{width} ({answers} within {error:.2g})" for (height, width), error in sizes),
+        "made with": ", ".join(f"{name} {version}" for name, version in manifest.software.items()),
+        **{name: str(value) for name, value in {**spec.facts, **manifest.facts}.items()},
+    }
+
+
+def _network(spec: ModelSpec) -> str:
+    variant = spec.variant
+    return (
+        f"Swin V{variant.version}, embed_dim {variant.embed_dim}, depths {variant.depths}, heads {variant.num_heads}, "
+        f"window {variant.window_size}, patch {variant.patch_size}, made for {variant.img_size} px"
+    )
 
 
 def _decoder(spec: ModelSpec) -> dict[str, str]:

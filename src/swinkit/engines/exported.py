@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,13 +22,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from swinkit.errors import ExportError, InputError, nearest
+from swinkit.errors import ExportError, InputError, SwinkitError, UnsafeFile, nearest
+from swinkit.files import EXPORT_MANIFEST as MANIFEST
 from swinkit.specs import ModelSpec
 
-MANIFEST, CANARY = "export.json", "canary.safetensors"
+CANARY = "canary.safetensors"
 # what an export is written as -> (module of its runtime, name of a graph's file, engine that runs it)
 KINDS = {
     "openvino": ("swinkit.engines.openvino", "model.xml", "openvino"),
@@ -53,7 +56,7 @@ class Engine(nn.Module):
     """A finished network that is computed by other means than its own modules.
 
     Called like the network: (B, C, H, W) normalised float32 -> logits, or a list of maps. It takes uint8 pixels too, which
-    saves the normalisation.
+    saves the normalisation. Several threads may call it; they are answered one after the other.
 
     Args:
         name: "openvino", "onnxruntime", "torch" or "compile".
@@ -64,6 +67,7 @@ class Engine(nn.Module):
         super().__init__()
         self.name, self.spec = name, spec
         self.mean, self.std = (torch.tensor(v).view(-1, 1, 1) for v in (spec.preprocessing.mean, spec.preprocessing.std))
+        self._turn = threading.RLock()
 
     def run(self, pixels: Tensor) -> Tensor | list[Tensor]:
         """Answer (B, C, H, W) pixels of 0..255, uint8 or float32."""
@@ -75,8 +79,10 @@ class Engine(nn.Module):
         if images.ndim != 4 or images.shape[1] != channels:
             raise ValueError(f"images must be (B, {channels}, H, W), got {tuple(images.shape)}")
         if images.dtype != torch.uint8:
-            images = (images.float() * self.std + self.mean) * 255.0
-        return self.run(images)
+            mean, std = self.mean.to(images.device), self.std.to(images.device)
+            images = (images.detach().float() * std + mean) * 255.0
+        with self._turn:
+            return self.run(images)
 
 
 @dataclass
@@ -110,31 +116,56 @@ class Manifest:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the file's text."""
-        return json.dumps({**vars(self), "spec": self.spec.to_dict()}, indent=1)
+        """Return the file's text, which ends with the hash of the rest."""
+        values = {**vars(self), "spec": self.spec.to_dict()}
+        return json.dumps({**values, "sha256": _hash_of(values)}, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
         """Read and check ``export.json``.
 
         Raises:
-            ExportError: absent, too large, or not of the expected form.
+            ExportError: absent, too large, edited, or not of the expected form.
         """
         path = folder / MANIFEST
         try:
             if path.stat().st_size > LARGEST_MANIFEST:
                 raise ExportError(f"{path}: {path.stat().st_size:,} bytes are too many for an export's description")
             values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("sha256") != _hash_of(values):
+                raise ExportError(f"{path}: was changed after it was written; export again: swinkit export")
             values["spec"] = ModelSpec.from_dict(values["spec"])
             values["sizes"] = [(int(height), int(width)) for height, width in values["sizes"]]
             found = cls(**values)
-            fits = found.to in KINDS and found.sizes and all(isinstance(name, str) for name in (*found.blocks, *found.files))
-            fits = fits and isinstance(found.tolerance, float) and isinstance(found.maps, int) and 0 < found.maps <= 64
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            fits = found._fits()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ExportError(f"{path}: is no description of an export ({error}); export again: swinkit export") from error
         if not fits:
             raise ExportError(f"{path}: is no description of an export; export again: swinkit export")
         return found
+
+    def _fits(self) -> bool:
+        """Say whether the values are of the kinds and in the bounds that the rest relies on."""
+        texts = [self.precision, *self.blocks, *self.files, *self.files.values(), *self.software, *self.software.values()]
+        checks = [
+            self.to in KINDS,
+            self.precision in ("fp32", "int8"),
+            0 < self.maps <= 64,
+            isinstance(self.tolerance, float),
+            isinstance(self.facts, dict),
+            all(isinstance(text, str) for text in texts),
+            bool(self.sizes) and all(0 < side <= 16384 for size in self.sizes for side in size),
+            len(self.errors) == len(self.sizes) and all(isinstance(error, float) for error in self.errors),
+        ]
+        return all(checks) and self._names() <= self.files.keys()
+
+    def _names(self) -> set[str]:
+        """Return the files without which it is no export."""
+        return {CANARY, *(f"{height}x{width}/{KINDS[self.to][1]}" for height, width in self.sizes)}
+
+
+def _hash_of(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def graph_path(folder: Path, to: str, size: tuple[int, int]) -> Path:
@@ -173,12 +204,15 @@ class ExportedEngine(Engine):
         self.folder, self.manifest = folder, self_manifest
         self._runtimes: OrderedDict[tuple[int, int], Runtime] = OrderedDict()
         changed = changed_files(folder, self.manifest)
-        canary = folder / CANARY
-        if CANARY in changed or not canary.is_file():
-            raise ExportError(f"{canary}: is missing or was changed; export again: swinkit export")
-        self._expected = load_file(canary)
+        if CANARY in changed:
+            raise ExportError(f"{folder / CANARY}: is missing or was changed; export again: swinkit export")
+        try:
+            self._expected = load_file(folder / CANARY)
+        except (SafetensorError, ValueError, OSError) as error:
+            raise ExportError(f"{folder / CANARY}: cannot be read ({error}); export again: swinkit export") from error
         if changed:
-            size = next((size for size in self.manifest.sizes if f"{size[0]}x{size[1]}/" in changed[0]), self.manifest.sizes[0])
+            sizes = self.manifest.sizes
+            size = next((size for size in sizes if changed[0].startswith(f"{size[0]}x{size[1]}/")), sizes[0])
             raise ExportError(
                 f"{folder / changed[0]}: is not the file that was written ({self._diagnosis(size)}); export again: swinkit export"
             )
@@ -197,16 +231,23 @@ class ExportedEngine(Engine):
                 f"this export takes {known}, got {size[0]}x{size[1]}; export it with --size {size[0]}x{size[1]} too, "
                 "or load the checkpoint itself"
             )
-        answers = [torch.from_numpy(answer) for answer in self._runtime(size)(pixels.numpy())]
+        answers = [torch.from_numpy(answer) for answer in self._runtime(size)(pixels.detach().cpu().numpy())]
         return answers if self.manifest.maps > 1 else answers[0]
 
     def _runtime(self, size: tuple[int, int]) -> Runtime:
         if size in self._runtimes:
             self._runtimes.move_to_end(size)
             return self._runtimes[size]
-        runtime = open_runtime(self.manifest.to, graph_path(self.folder, self.manifest.to, size))
-        answers, expected = runtime(canary_pixels(self.spec, size)), self._of(size, "answer")
-        worst = difference([sampled(answer) for answer in answers], expected)
+        path = graph_path(self.folder, self.manifest.to, size)
+        try:
+            runtime = open_runtime(self.manifest.to, path)
+            answers = runtime(canary_pixels(self.spec, size))
+        except SwinkitError:
+            raise
+        except Exception as error:  # each library has errors of its own
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(f"{path}: cannot be run ({type(error).__name__}: {reason}); swinkit export it again") from error
+        worst = difference([sampled(answer) for answer in answers], self._of(size, "answer"))
         if not worst <= self.manifest.tolerance:
             raise ExportError(
                 f"{self.folder}: answers differ by {worst:.2g} from those it was written with at {size[0]}x{size[1]} "
@@ -229,6 +270,8 @@ class ExportedEngine(Engine):
             pixels = canary_pixels(self.spec, size)
             found = runtime.blocks(pixels, self.manifest.blocks)
             answers = [sampled(answer) for answer in runtime(pixels)]
+        except UnsafeFile:
+            raise
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way; that is the diagnosis
             return f"it cannot be run: {type(error).__name__}"
         for name, got, expected in zip(self.manifest.blocks, found, self._of(size, "block"), strict=False):
@@ -236,15 +279,15 @@ class ExportedEngine(Engine):
             if not worst <= self.manifest.tolerance / 10:
                 return f"the first block that differs is {name}, by {worst:.2g}"
         worst = difference(answers, self._of(size, "answer"))
-        return f"all blocks agree, the answer differs by {worst:.2g}"
+        return f"all blocks agree, the answer differs by {worst:.2g}" if worst else "it still answers as it did"
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of files that are missing or have other bytes than the manifest says."""
     changed = []
     for name, expected in manifest.files.items():
-        path = folder / name
-        inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        path, parts = folder / name, Path(name).parts
+        inside = not Path(name).is_absolute() and ".." not in parts
         if not inside or not path.is_file() or file_hash(path) != expected:
             changed.append(name)
     return changed

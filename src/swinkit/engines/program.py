@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +18,17 @@ from torch import fx
 from swinkit.errors import ExportError, UnsafeFile
 
 DESCRIPTION, NAMES = "swinkit.json", "outputs.json"
-LARGEST_CONFIG = 16_000_000
+LARGEST_TEXT = 256_000_000  # of a table of an archive; the graph of a Swin-L has 4 million
+AGAIN = "export again: swinkit export"
+# What an archive may hold, below its root.
+MEMBERS = re.compile(
+    r"data/(weights/(weight_\d+|model_weights_config\.json)|constants/(tensor_\d+|model_constants_config\.json)"
+    r"|sample_inputs/model\.pt)|models/model\.json|extra/(swinkit|outputs)\.json"
+    r"|archive_format|archive_version|byteorder|\.data/(version|serialization_id)"
+)
+TENSOR = re.compile(r"(tensor|weight)_\d+")
+OPERATOR = re.compile(r"torch\.ops\.(aten|higher_order)\.\w+(\.\w+)?|_operator\.\w+")
+SIZE = re.compile(r"(Symbol|Integer|Mul|Add|FloorDiv|Mod|Max|Min|positive|integer|True|'s\d+'|\d|[(), *+=-])*")
 
 
 def write(
@@ -64,16 +78,50 @@ class Runtime:
 
 
 def _refuse_code(path: Path) -> None:
-    """Raise UnsafeFile for an archive with anything but a graph and plain tensors; ``torch.export.load`` would run it."""
+    """Raise UnsafeFile for an archive with anything but a graph and plain tensors; ``torch.export.load`` would run it.
+
+    It unpickles what a table calls pickled or custom, older forms of an archive and example inputs that are no plain tensors;
+    it evaluates expressions for sizes; and a graph may name any function of torch.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            configs = [name for name in names if name.endswith("_config.json")]
-            if any(archive.getinfo(name).file_size > LARGEST_CONFIG for name in configs):
-                raise UnsafeFile(f"{path}: its tables are larger than {LARGEST_CONFIG:,} bytes; export again: swinkit export")
-            tables = [json.loads(archive.read(name))["config"] for name in configs]
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{path}: is no program of torch.export ({error}); export again: swinkit export") from error
-    pickled = any(row.get("use_pickle", True) for table in tables for row in table.values())
-    if pickled or any("/aotinductor/" in name or name.endswith((".so", ".cpp", ".py")) for name in names):
-        raise UnsafeFile(f"{path}: holds code, not only tensors; export again: swinkit export")
+            members = [(item.filename.partition("/")[2], item) for item in archive.infolist()]
+            doubled = len({item.filename for _, item in members}) < len(members)
+            strange = [item.filename for name, item in members if item.compress_type or not MEMBERS.fullmatch(name)]
+            if doubled or strange:
+                raise UnsafeFile(f"{path}: holds more than a graph and tensors ({(strange or ['doubled names'])[0]}); {AGAIN}")
+            large = [item.filename for name, item in members if "/tensor_" not in name and "/weight_" not in name]
+            texts = {name: archive.read(name) for name in large if archive.getinfo(name).file_size <= LARGEST_TEXT}
+            if len(texts) < len(large):
+                raise UnsafeFile(f"{path}: its tables are larger than {LARGEST_TEXT:,} bytes; {AGAIN}")
+        for name, text in texts.items():
+            if name.endswith("_config.json"):
+                rows = json.loads(text)["config"].values()
+                plain = all(row["use_pickle"] is False and TENSOR.fullmatch(row["path_name"]) for row in rows)
+            elif name.endswith("model.json"):
+                plain = all(_harmless(key, value) for key, value in _entries(json.loads(text)))
+            else:
+                plain = not name.endswith("/model.pt") or bool(torch.load(io.BytesIO(text), weights_only=True))
+            if not plain:
+                raise UnsafeFile(f"{path}: {name} holds code, not only tensors; {AGAIN}")
+    except pickle.UnpicklingError as error:
+        raise UnsafeFile(f"{path}: its example holds code, not only tensors; {AGAIN}") from error
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+        raise ExportError(f"{path}: is no program of torch.export ({error}); {AGAIN}") from error
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key and value of nested tables."""
+    for key, item in value.items() if isinstance(value, dict) else [("", item) for item in value]:
+        yield key, item
+        if isinstance(item, dict | list):
+            yield from _entries(item)
+
+
+def _harmless(key: str, value: Any) -> bool:
+    """Say whether an entry of a graph is one that is not run, or that runs an operator or counts."""
+    if key == "target":
+        return not isinstance(value, str) or bool(OPERATOR.fullmatch(value))
+    if key == "expr_str":
+        return bool(SIZE.fullmatch(value))
+    return key != "guards_code" or not value

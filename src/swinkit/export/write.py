@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from swinkit.data.transforms import fit_box
 from swinkit.engines.exported import (
     CANARY,
     KINDS,
     MANIFEST,
+    OPEN_SIZES,
     Engine,
     ExportedEngine,
     Manifest,
@@ -50,7 +53,8 @@ from swinkit.specs import ModelSpec
 TOLERANCE = 1e-4
 BATCHES = (1, 3)  # of the proof
 LIBRARIES = ("swinkit", "torch", "openvino", "nncf", "onnx", "onnxruntime")
-KEPT = 8  # exports of the cache; older ones make room
+CACHE_BYTES = 8 * 2**30  # of exports made on demand; those not opened for longest make room
+COMPILERS = ("g++", "clang++", "c++", "cl")
 Change = Callable[[Path, tuple[int, int]], None]
 
 
@@ -123,9 +127,10 @@ def export_network(
             path = graph_path(beside, to, size)
             path.parent.mkdir()
             answers = [f"answer{i}" if manifest.maps > 1 else "answer" for i in range(manifest.maps)]
-            writer.write(_program(traced, spec, size), path, answers, traced.blocks, json.dumps(spec.to_dict()))
-            if change is not None:
-                change(path, size)
+            with _quiet():
+                writer.write(_program(traced, spec, size), path, answers, traced.blocks, json.dumps(spec.to_dict()))
+                if change is not None:
+                    change(path, size)
             manifest.errors.append(_prove(network, traced, open_runtime(to, path), manifest, size, canary))
         save_file(canary, str(beside / CANARY))
         files = sorted(path for path in beside.rglob("*") if path.is_file())
@@ -134,7 +139,10 @@ def export_network(
         manifest.facts["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         atomic_write(beside / MANIFEST, manifest.to_json())
         beside.chmod(0o755)  # mkdtemp makes private folders
-        beside.rename(folder)
+        try:
+            beside.rename(folder)
+        except OSError as error:  # somebody was quicker
+            raise InputError(f"{folder}: exists already; give a name that is free") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return manifest
@@ -142,15 +150,13 @@ def export_network(
 
 def default_size(spec: ModelSpec) -> tuple[int, int]:
     """Return the size that a network's pictures usually have; of a preparation that keeps aspects, lying ones of 4 : 3."""
-    height, width = spec.preprocessing.size
-    if spec.preprocessing.resize == "box":
-        return min(height, width), min(max(height, width), round(min(height, width) * 4 / 3))
-    return height, width
+    size = spec.preprocessing.size
+    return fit_box(3, 4, size) if spec.preprocessing.resize == "box" else size
 
 
 def _program(traced: nn.Module, spec: ModelSpec, size: tuple[int, int]) -> torch.export.ExportedProgram:
     pixels = torch.from_numpy(canary_pixels(spec, size, 2))
-    with torch.no_grad(), _quiet():
+    with torch.no_grad():
         return torch.export.export(traced, (pixels,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
 
 
@@ -164,16 +170,14 @@ def _prove(
     """
     spec, worst = manifest.spec, 0.0
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.preprocessing.mean, spec.preprocessing.std))
-    was_training = network.training
-    network.eval()
     for batch in BATCHES:
         pixels = canary_pixels(spec, size, batch)
-        with torch.inference_mode():
-            answer = network((torch.from_numpy(pixels).float() / 255.0 - mean) / std)
-            expected = [map_.numpy() for map_ in ([answer] if isinstance(answer, Tensor) else answer)]
+        answer = _answer(network, (torch.from_numpy(pixels).float() / 255.0 - mean) / std)
+        expected = [map_.numpy() for map_ in ([answer] if isinstance(answer, Tensor) else answer)]
         found = runtime(pixels)
         worst = max(worst, difference(found, expected))
         if batch == 1:
+            worst = max(worst, difference(runtime(pixels.astype(np.float32)), expected))
             exact = manifest.precision == "fp32"
             with torch.inference_mode():
                 blocks = [b.numpy() for b in traced(torch.from_numpy(pixels))[manifest.maps :]]
@@ -183,13 +187,22 @@ def _prove(
             kept = {f"{prefix}.answer.{i}": sampled(a) for i, a in enumerate(expected if exact else found)}
             kept |= {f"{prefix}.block.{i}": block_mean(b) for i, b in enumerate(blocks)}
             canary |= {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in kept.items()}
-    network.train(was_training)
     if manifest.precision == "fp32" and not worst <= manifest.tolerance:
         raise ExportError(
             f"the export to {manifest.to} answers otherwise than the network at {size[0]}x{size[1]}: largest difference "
             f"{worst:.2g}, allowed {manifest.tolerance:g}; nothing was written"
         )
     return worst
+
+
+def _answer(network: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
+    modes = {module: module.training for module in network.modules()}
+    try:
+        with torch.inference_mode():
+            return network.eval()(images)
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _maps(network: nn.Module) -> int:
@@ -233,7 +246,7 @@ class OnDemandEngine(Engine):
         self._network = [network]  # in a list: its parameters are not this module's
         home = Path(os.environ.get("SWINKIT_CACHE") or Path.home() / ".cache" / "swinkit")
         self._folder = (cache or home / "exports") / f"{to}-{_digest(network, spec)}"
-        self._engines: dict[tuple[int, int], ExportedEngine] = {}
+        self._engines: OrderedDict[tuple[int, int], ExportedEngine] = OrderedDict()
         if spec.preprocessing.resize in ("squash", "shorter"):
             self._engine(default_size(spec))
 
@@ -242,25 +255,40 @@ class OnDemandEngine(Engine):
         return self._engine((int(pixels.shape[2]), int(pixels.shape[3]))).run(pixels)
 
     def _engine(self, size: tuple[int, int]) -> ExportedEngine:
-        if size not in self._engines:
-            folder = self._folder / f"{size[0]}x{size[1]}"
-            if not folder.exists():
-                _make_room(self._folder.parent)
-                try:
-                    export_network(self._network[0], self.spec, folder, self.kind, [size])
-                except InputError:
-                    if not folder.exists():  # another process was quicker
-                        raise
-            self._engines[size] = ExportedEngine(folder)
+        folder = self._folder / f"{size[0]}x{size[1]}"
+        if size not in self._engines or not folder.exists():  # another process may have needed its room
+            try:
+                self._engines[size] = self._made(folder, size)
+            except ExportError:  # damaged, or of another machine
+                shutil.rmtree(folder, ignore_errors=True)
+                self._engines[size] = self._made(folder, size)
+            folder.touch()
+            if len(self._engines) > OPEN_SIZES:
+                self._engines.popitem(last=False)
+        self._engines.move_to_end(size)
         return self._engines[size]
+
+    def _made(self, folder: Path, size: tuple[int, int]) -> ExportedEngine:
+        if not folder.exists():
+            _make_room(self._folder.parent)
+            try:
+                export_network(self._network[0], self.spec, folder, self.kind, [size])
+            except InputError:
+                if not folder.exists():  # else another process was quicker
+                    raise
+        return ExportedEngine(folder)
 
 
 def _make_room(cache: Path) -> None:
-    """Remove the exports that were made longest ago, so that the cache does not grow without end."""
-    if cache.is_dir():
-        oldest_first = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
-        for path in oldest_first[: max(0, len(oldest_first) - KEPT + 1)]:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove the exports that were not opened for longest, so that the cache does not grow without end."""
+    exports = [manifest.parent for manifest in cache.glob(f"*/*/{MANIFEST}")]
+    total = 0
+    for folder in sorted(exports, key=lambda folder: folder.stat().st_mtime, reverse=True):
+        total += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if total > CACHE_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it holds other sizes
+                folder.parent.rmdir()
 
 
 def _digest(network: nn.Module, spec: ModelSpec) -> str:
@@ -278,9 +306,14 @@ class CompiledEngine(Engine):
     Args:
         network: with its weights, on the device where it shall run.
         spec: its description.
+
+    Raises:
+        InputError: there is no C++ compiler.
     """
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        if not any(shutil.which(name) for name in COMPILERS) and next(network.parameters()).device.type == "cpu":
+            raise InputError("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
         super().__init__("compile", spec)
         self.network = FromPixels(network, spec.preprocessing)
         self._graphs: dict[tuple[int, ...], Callable[..., Any]] = {}  # by (batch, C, H, W)

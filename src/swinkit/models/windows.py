@@ -193,7 +193,7 @@ def known(condition: bool | torch.SymBool) -> bool:
 def _cached(function: str, args: tuple, device: str) -> Tensor:
     # Normal tensors even when first asked for inside inference_mode (a later training step saves them) or inside an export
     # (whose stand-ins hold no values).
-    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+    with _disable_current_modes(), torch.inference_mode(False):
         return _FUNCTIONS[function](*args).to(device)
 
 

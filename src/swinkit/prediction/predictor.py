@@ -49,22 +49,32 @@ def load(source: str | os.PathLike[str], device: str | None = None, engine: str 
     place = pick_device(device)
     wanted = fastest(place) if engine == "auto" else engine
     kind = engine_kind(wanted) if wanted is not None else None
+    if kind is not None or is_export(Path(source)):
+        place = torch.device("cpu") if device == "auto" else place
+        if place.type != "cpu":
+            raise InputError(f"exports run on the cpu here, not on {place}; use the checkpoint with the engine torch or compile")
     if is_export(Path(source)):
-        exported = ExportedEngine(Path(source))
-        if engine not in (None, "auto", exported.name):
-            raise InputError(f"{source}: was exported for the engine {exported.name}, not {engine}; load its checkpoint instead")
-        return Predictor(exported, exported.spec)
+        return _exported(ExportedEngine(Path(source)), engine)
     checkpoint = weights.load_checkpoint(os.fspath(source))
     with torch.device("meta"):  # no time for random weights that nobody will see
         network = build_network(checkpoint.spec)
     weights.load_into(network, checkpoint)
     if kind is not None:
-        if place.type != "cpu":
-            raise InputError(f"the engine {wanted} runs on the cpu here, not on {place}; use torch or compile there")
         return Predictor(OnDemandEngine(network.eval(), checkpoint.spec, kind), checkpoint.spec, network)
     if wanted == "compile":
         return Predictor(CompiledEngine(network.eval().to(place), checkpoint.spec), checkpoint.spec, network)
     return Predictor(network.to(place), checkpoint.spec)
+
+
+def _exported(model: ExportedEngine, engine: str | None) -> Predictor:
+    if engine not in (None, "auto", model.name):
+        raise InputError(f"{model.folder}: was exported for the engine {model.name}, not {engine}; load its checkpoint instead")
+    if model.spec.variant.num_classes == 0:
+        raise InputError(
+            f"{model.folder}: gives maps or features, no answers for photos; call it with a tensor: "
+            "swinkit.engines.exported.ExportedEngine(Path(folder))"
+        )
+    return Predictor(model, model.spec)
 
 
 def pick_device(name: str | None) -> torch.device:

@@ -14,6 +14,7 @@ from torch import Tensor
 from swinkit.embedded import EMBEDDED, METADATA_KEY, embedded_names, embedded_path
 from swinkit.errors import CheckpointError, KeysLeftOver, UnknownName, nearest
 from swinkit.extras import need
+from swinkit.files import EXPORT_MANIFEST
 from swinkit.labels import ade20k, imagenet_names
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.systems import DROP_PATH, SYSTEMS
@@ -146,6 +147,8 @@ def _described(path: Path, metadata: dict[str, str]) -> ModelSpec | None:
 
 
 def _from_folder(path: Path, name: str = "") -> Checkpoint:
+    if (path / EXPORT_MANIFEST).is_file():
+        raise CheckpointError(f"{path}: is an export, whose weights are in another library's form; give what it was made from")
     config_path = path / "config.json"
     config = read_json(config_path) if config_path.is_file() else None
     tensors, metadata = read_tensors(path)
