@@ -157,3 +157,21 @@ def test_median_frequencies_are_those_of_a_count(tmp_path: Path) -> None:
     torch.testing.assert_close(
         median_frequency(data), torch.tensor(np.median(frequency) / frequency, dtype=torch.float32), rtol=1e-5, atol=0
     )
+
+
+def test_a_segmenters_classifier_follows_the_names_of_its_classes(tmp_path: Path) -> None:
+    data, recipe = scenes(tmp_path / "data", 2), tmp_path / "own.yaml"
+    recipe.write_text("task: segment\n")
+    first = swinkit.train(str(recipe), data, None, tmp_path / "first", [*RUN, "epochs=1"])
+    rows = weights.load_checkpoint(first).tensors["decode_head.classifier.weight"]
+    own = ("model", "from_scratch", "data.classes", "optimiser.learning_rate")
+    still = [change for change in RUN if not change.startswith(own)]
+    still += ["epochs=1", "optimiser.learning_rate=1e-12", "optimiser.weight_decay=0"]
+    for number, (names, kept) in enumerate({"edge, ground, square": [2, 0, 1], "road, sky, car": None}.items()):
+        changes = [*still, f"data.classes=[{names}]"]
+        second = swinkit.train(str(recipe), data, str(first), tmp_path / str(number), changes)
+        found = weights.load_checkpoint(second).tensors["decode_head.classifier.weight"]
+        if kept is not None:
+            torch.testing.assert_close(found, rows[kept], atol=1e-6, rtol=0)
+        else:
+            assert float((found - rows).abs().max()) > 1e-3

@@ -69,6 +69,10 @@ def evaluate(
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
     predictor = None if source is None else load(source, device.value, engine and engine.value)
     if predictor is None or predictor.spec.task == "segment":
+        if groups or real:
+            raise InputError("--groups and --real are for classifiers; leave them out")
+        if predictions is not None and options != Passes():
+            raise InputError("label maps of a folder are measured as they are; leave out --scales, --flip, --window and --tile")
         _evaluate_label_maps(predictor, data, split, json_file, predictions, options)
         return
     if predictions or options != Passes():

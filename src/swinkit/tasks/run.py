@@ -152,18 +152,18 @@ def train(
 
 
 def with_head_of(checkpoint: weights.Checkpoint, classes: Sequence[str]) -> weights.Checkpoint:
-    """Return the checkpoint with a classifier's head for these classes: its own rows by name, or none where a name is new.
+    """Return the checkpoint with a head for these classes: its own rows by name, or none where a name is new.
 
     As many classes are not the same classes; a head whose names nobody knows is taken as it is.
     """
     known: Sequence[str] = checkpoint.spec.labels
-    if not known or "head.weight" not in checkpoint.tensors or list(known) == list(classes):
+    parts = [name for name in checkpoint.tensors if name.startswith("head.") or ".classifier." in name]
+    if not known or not parts or list(known) == list(classes):
         return checkpoint
     synsets = imagenet_synsets(len(known))
     if known == imagenet_names(len(known)) and set(classes) <= set(synsets):
         known = synsets  # folders called by WordNet ids, as ImageNet comes
     count = Counter(known)  # two classes of ImageNet are called "crane": a folder of that name may mean either
-    parts = ("head.weight", "head.bias")
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in parts}
     if all(count[name] == 1 for name in classes):
         places = {name: place for place, name in enumerate(known)}
@@ -242,7 +242,7 @@ def _description(plan: Recipe, task: Task, data: Any) -> tuple[ModelSpec, Any]:
         preprocessing = None
     else:
         checkpoint = weights.load_checkpoint(plan.model)
-        if plan.task == "classify" and not plan.map_22k:
+        if task.has_classes and not plan.map_22k:
             checkpoint = with_head_of(checkpoint, data.classes)
         name, variant, preprocessing = checkpoint.spec.name, checkpoint.spec.variant, checkpoint.spec.preprocessing
         backbone, decoder = checkpoint.spec.backbone, checkpoint.spec.decoder

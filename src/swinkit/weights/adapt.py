@@ -105,12 +105,12 @@ def _load_segmenter(model: Segmenter, source: Checkpoint | dict[str, Tensor], he
         if head == "exact":
             raise KeysLeftOver("the weights have no decoder, only a backbone; train one: swinkit train finetune_segment")
         return f"{said}; the decoder starts anew"
-    old, new = given["decode_head.classifier.weight"].shape[0], model.num_classes
+    classifier = given.get("decode_head.classifier.weight")
+    old, new = 0 if classifier is None else classifier.shape[0], model.num_classes
     if old != new:
         if head == "exact":
             raise ShapesDiffer(f"the weights have {old} classes, the network {new}; build it with num_classes={old}")
-        for key in [key for key in given if ".classifier." in key]:
-            given[key] = wanted.get(key, given[key])
+        given |= {key: value for key, value in wanted.items() if ".classifier." in key}
         said += f"; classifiers start anew ({old} -> {new} classes)"
     auxiliary = {key for key in given.keys() ^ wanted.keys() if key.startswith("auxiliary_head.")}
     for key in auxiliary:
