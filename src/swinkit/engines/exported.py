@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from swinkit.errors import ExportError, InputError, SwinkitError, UnsafeFile, nearest
+from swinkit.errors import ExportError, InputError, SwinkitError, nearest
 from swinkit.files import EXPORT_MANIFEST as MANIFEST
 from swinkit.specs import ModelSpec
 
@@ -154,6 +154,7 @@ class Manifest:
             isinstance(self.tolerance, float),
             isinstance(self.facts, dict),
             all(isinstance(text, str) for text in texts),
+            not any(Path(name).is_absolute() or ".." in Path(name).parts for name in self.files),
             bool(self.sizes) and all(0 < side <= 16384 for size in self.sizes for side in size),
             len(self.errors) == len(self.sizes) and all(isinstance(error, float) for error in self.errors),
         ]
@@ -270,8 +271,6 @@ class ExportedEngine(Engine):
             pixels = canary_pixels(self.spec, size)
             found = runtime.blocks(pixels, self.manifest.blocks)
             answers = [sampled(answer) for answer in runtime(pixels)]
-        except UnsafeFile:
-            raise
         except Exception as error:  # noqa: BLE001 - a damaged file may fail in any way; that is the diagnosis
             return f"it cannot be run: {type(error).__name__}"
         for name, got, expected in zip(self.manifest.blocks, found, self._of(size, "block"), strict=False):
@@ -279,18 +278,15 @@ class ExportedEngine(Engine):
             if not worst <= self.manifest.tolerance / 10:
                 return f"the first block that differs is {name}, by {worst:.2g}"
         worst = difference(answers, self._of(size, "answer"))
-        return f"all blocks agree, the answer differs by {worst:.2g}" if worst else "it still answers as it did"
+        if worst <= self.manifest.tolerance:
+            return "it still answers as it did"
+        return f"all blocks agree, the answer differs by {worst:.2g}"
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:
     """Return the names of files that are missing or have other bytes than the manifest says."""
-    changed = []
-    for name, expected in manifest.files.items():
-        path, parts = folder / name, Path(name).parts
-        inside = not Path(name).is_absolute() and ".." not in parts
-        if not inside or not path.is_file() or file_hash(path) != expected:
-            changed.append(name)
-    return changed
+    places = {name: folder / name for name in manifest.files}
+    return [name for name, path in places.items() if not path.is_file() or file_hash(path) != manifest.files[name]]
 
 
 def file_hash(path: Path) -> str:

@@ -104,6 +104,8 @@ def _refuse_code(path: Path) -> None:
                 plain = not name.endswith("/model.pt") or bool(torch.load(io.BytesIO(text), weights_only=True))
             if not plain:
                 raise UnsafeFile(f"{path}: {name} holds code, not only tensors; {AGAIN}")
+    except UnsafeFile:
+        raise
     except pickle.UnpicklingError as error:
         raise UnsafeFile(f"{path}: its example holds code, not only tensors; {AGAIN}") from error
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:

@@ -1,0 +1,444 @@
+"""Exports: equal to the network, proved as they are written, refused when they are no longer what was written."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.hostile import everything_below, one_sentence, write
+from tests.test_engines import SHAPE, maps, normalised, shaken, tiny
+from torch import nn
+
+from swinkit.engines import exported, program
+from swinkit.engines.exported import ExportedEngine, Manifest, file_hash, graph_path
+from swinkit.errors import ExportError, InputError, MissingExtraError, UnsafeFile
+from swinkit.export import OnDemandEngine, export_network
+from swinkit.export import write as writing
+from swinkit.models import windows
+from swinkit.models.classifier import SwinClassifier
+from swinkit.specs import ModelSpec, Preprocessing
+
+LIBRARY = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
+LABELS = tuple("abcdefghij")
+SIZES = {"classifier": [(64, 64), (50, 70)], "pyramid": [(50, 70)], "upernet": [(48, 64)]}
+# Every kind of file with every kind of network would take a minute more and meet no other code.
+MADE = [("openvino", "classifier"), ("onnx", "classifier"), ("torch", "classifier")]
+MADE += [("openvino", "upernet"), ("onnx", "pyramid"), ("torch", "pyramid")]
+TO = ("openvino", "onnx", "torch")
+
+
+def described(kind: str) -> ModelSpec:
+    if kind == "pyramid":
+        return ModelSpec(SHAPE.changed(num_classes=0), Preprocessing((50, 70)))
+    if kind == "upernet":
+        network = tiny(kind)
+        variant = network.backbone.variant.changed(num_classes=3)  # type: ignore[union-attr]
+        return ModelSpec(variant, Preprocessing((48, 64), "box"), LABELS[:3], "segment", decoder=network.decoder)  # type: ignore[arg-type]
+    return ModelSpec(SHAPE, Preprocessing((64, 64)), LABELS, name="tiny")
+
+
+def small(in_chans: int = 3) -> tuple[SwinClassifier, ModelSpec]:
+    """Return a network whose export takes a second, and its description."""
+    torch.manual_seed(3)
+    variant = SHAPE.changed(embed_dim=16, depths=(1,), num_heads=(1,), img_size=32, in_chans=in_chans)
+    preprocessing = Preprocessing((32, 32), mean=(0.4,) * in_chans, std=(0.2,) * in_chans)
+    network = shaken(SwinClassifier(variant))
+    assert isinstance(network, SwinClassifier)
+    return network, ModelSpec(variant, preprocessing, LABELS)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Return a function (library, kind of network) -> folder of the export, made once."""
+    root, there = tmp_path_factory.mktemp("exports"), {}
+
+    def get(to: str, kind: str = "classifier") -> Path:
+        for module in (LIBRARY[to], "onnxscript" if to == "onnx" else "torch"):
+            pytest.importorskip(module)
+        if (to, kind) not in there:
+            there[to, kind] = root / f"{to}-{kind}"
+            windows._cached.cache_clear()  # tables of positions may first be asked for inside an export
+            export_network(tiny(kind), described(kind), there[to, kind], to, SIZES[kind])
+        return there[to, kind]
+
+    return get
+
+
+@pytest.fixture
+def copied(exports: Callable[[str, str], Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function library -> a classifier's export that may be damaged."""
+    return lambda to: Path(shutil.copytree(exports(to, "classifier"), tmp_path / "copy"))
+
+
+def rehashed(folder: Path, **changes: object) -> None:
+    """Write a manifest that agrees with the files as they are now: what no hash notices."""
+    values = json.loads((folder / "export.json").read_text())
+    del values["sha256"]
+    values["files"] = {name: file_hash(folder / name) if (folder / name).is_file() else "" for name in values["files"]}
+    values |= changes
+    values["sha256"] = exported._hash_of(values)
+    (folder / "export.json").write_text(json.dumps(values))
+
+
+def refused(folder: Path, kind: type[Exception] = ExportError) -> str:
+    with pytest.raises(kind) as caught:
+        ExportedEngine(folder)
+    return one_sentence(caught.value, folder.name)
+
+
+# --- equal
+
+
+@pytest.mark.parametrize(("to", "kind"), MADE)
+def test_an_export_answers_as_the_network(exports: Callable[[str, str], Path], to: str, kind: str) -> None:
+    engine, network = ExportedEngine(exports(to, kind)), tiny(kind)
+    assert max(engine.manifest.errors) <= 1e-4
+    assert engine.manifest.blocks[0].endswith("layers.0.blocks.0")
+    with torch.inference_mode():
+        for size in SIZES[kind]:
+            for batch in (1, 3):
+                pixels = torch.randint(0, 256, (batch, 3, *size), dtype=torch.uint8)
+                images = normalised(pixels, engine.spec.preprocessing)
+                expected = maps(network(images))
+                for given in (pixels, images):
+                    found = maps(engine(given))
+                    assert [item.dtype for item in found] == [torch.float32] * len(expected)
+                    for ours, theirs in zip(found, expected, strict=True):
+                        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("to", TO)
+def test_answers_are_the_caller_s_own(exports: Callable[[str, str], Path], to: str) -> None:
+    engine = ExportedEngine(exports(to, "classifier"))
+    first = engine(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    kept = first.clone()
+    engine(torch.full((1, 3, 64, 64), 255, dtype=torch.uint8))
+    assert torch.equal(first, kept)
+    first += 1  # may be written to
+    again = engine(torch.zeros(1, 3, 64, 64).requires_grad_())
+    assert not again.requires_grad
+
+
+@pytest.mark.parametrize("to", TO)
+def test_a_size_that_was_not_declared_is_refused(exports: Callable[[str, str], Path], to: str) -> None:
+    engine = ExportedEngine(exports(to, "classifier"))
+    with pytest.raises(InputError) as caught:
+        engine(torch.zeros(1, 3, 64, 63))
+    assert one_sentence(caught.value, "64x64, 50x70").count("64x63") == 2
+
+
+def test_labels_and_preparation_travel_inside(exports: Callable[[str, str], Path]) -> None:
+    spec = described("classifier")
+    openvino = importlib.import_module("openvino")
+    model = openvino.Core().read_model(str(graph_path(exports("openvino", "classifier"), "openvino", (64, 64))))
+    inside = [str(model.get_rt_info(["swinkit"]).value)]
+    onnx = pytest.importorskip("onnx")
+    for name in ("model.onnx", "floats.onnx"):
+        graph = onnx.load(str(exports("onnx", "classifier") / "64x64" / name), load_external_data=False)
+        inside += [item.value for item in graph.metadata_props if item.key == "swinkit"]
+    extra = {program.DESCRIPTION: ""}
+    torch.export.load(str(graph_path(exports("torch", "classifier"), "torch", (64, 64))), extra_files=extra)
+    inside.append(extra[program.DESCRIPTION])
+    assert [ModelSpec.from_dict(json.loads(text)) for text in inside] == [spec] * 4
+    assert ExportedEngine(exports("torch", "classifier")).spec == spec
+
+
+def test_the_source_is_left_as_it_was(tmp_path: Path) -> None:
+    network, spec = small()
+    network.train().get_submodule("norm").eval()
+    before = {name: module.training for name, module in network.named_modules()}
+    weights = [value.clone() for value in network.state_dict().values()]
+    export_network(network, spec, tmp_path / "e", "torch")
+    assert {name: module.training for name, module in network.named_modules()} == before
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), weights, strict=True))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_grey_networks_are_exported_too(tmp_path: Path) -> None:
+    network, spec = small(in_chans=1)
+    export_network(network, spec, tmp_path / "grey", "torch")
+    images = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(ExportedEngine(tmp_path / "grey")(images), network(images), atol=1e-4, rtol=0)
+
+
+def test_the_usual_size_is_one_that_photos_get() -> None:
+    shape = described("classifier").variant
+    for box, expected in (((512, 2048), (512, 683)), ((512, 600), (450, 600)), ((48, 64), (48, 64))):
+        assert writing.default_size(ModelSpec(shape, Preprocessing(box, "box"))) == expected
+    assert writing.default_size(ModelSpec(shape, Preprocessing((32, 40)))) == (32, 40)
+
+
+# --- damaged
+
+
+def flip(path: Path) -> None:
+    """Change one weight, in the middle of the file."""
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2 // 4 * 4
+    data[middle + 3] ^= 0x40
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(("to", "file"), [("openvino", "model.bin"), ("onnx", "model.onnx.data")])
+def test_a_flipped_weight_is_refused_and_its_block_named(copied: Callable[[str], Path], to: str, file: str) -> None:
+    folder = copied(to)
+    flip(folder / "64x64" / file)
+    text = refused(folder)
+    assert f"64x64/{file}: is not the file that was written (the first block that differs is layers." in text
+    assert "swinkit export" in text
+
+
+def test_a_flipped_weight_of_a_program_is_refused_and_its_block_named(copied: Callable[[str], Path]) -> None:
+    folder = copied("torch")
+    path = folder / "64x64" / "model.pt2"
+    weight = tiny("classifier").get_parameter("layers.1.blocks.0.mlp.fc2.weight").detach().numpy().tobytes()
+    data = bytearray(path.read_bytes())
+    data[data.index(weight) + 3] ^= 0x40
+    path.write_bytes(bytes(data))
+    assert "the first block that differs is layers.1.blocks.0, by" in refused(folder)
+
+
+@pytest.mark.parametrize(("to", "file"), [("openvino", "model.bin"), ("onnx", "model.onnx"), ("torch", "model.pt2")])
+def test_truncated_and_missing_files_are_refused(copied: Callable[[str], Path], to: str, file: str) -> None:
+    folder = copied(to)
+    path = folder / "50x70" / file
+    path.write_bytes(path.read_bytes()[:-100])
+    assert f"50x70/{file}" in refused(folder)
+    path.unlink()
+    assert "it cannot be run" in refused(folder)
+
+
+def test_the_second_size_s_file_is_not_mistaken_for_the_first_s(copied: Callable[[str], Path]) -> None:
+    folder = copied("onnx")
+    flip(folder / "50x70" / "model.onnx.data")
+    assert "50x70/model.onnx.data: is not the file that was written (the first block" in refused(folder)
+    shutil.copy(folder / "64x64" / "floats.onnx", folder / "50x70" / "floats.onnx")
+    shutil.copy(folder / "64x64" / "model.onnx.data", folder / "50x70" / "model.onnx.data")
+    assert "50x70/" in refused(folder)
+
+
+def test_an_edited_description_is_refused(copied: Callable[[str], Path]) -> None:
+    folder = copied("onnx")
+    manifest = folder / "export.json"
+    original = manifest.read_text()
+    for old, new in (('"a"', '"z"'), ('"tolerance": 0.0001', '"tolerance": 100.0'), ('"maps": 1', '"maps": 2')):
+        assert old in original
+        manifest.write_text(original.replace(old, new, 1))
+        assert "was changed after it was written" in refused(folder)
+    for text in ("", "[]", "{}", "[" * 100_000, original[:-20], original.replace("sha256", "sha257"), "\x00"):
+        manifest.write_text(text)
+        refused(folder)
+    with manifest.open("wb") as file:
+        file.truncate(exported.LARGEST_MANIFEST + 1)
+    assert "too many" in refused(folder)
+    manifest.unlink()
+    assert "is no description of an export" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"to": "tensorrt"}, {"sizes": []}, {"sizes": [[64, 64], [0, 3]]}, {"maps": 0}, {"maps": "1"}, {"tolerance": None},
+        {"files": {}}, {"files": ["a"]}, {"blocks": [1]}, {"spec": {}}, {"precision": "int1"}, {"errors": [0.0]}, {"more": 1},
+        {"software": 3}, {"facts": []}, {"sizes": [[32, 32]], "errors": [0.0]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_description_of_other_things_is_refused(copied: Callable[[str], Path], changes: dict) -> None:
+    folder = copied("onnx")
+    rehashed(folder, **changes)
+    assert "is no description of an export" in refused(folder)
+
+
+def test_a_manifest_that_points_outside_is_refused(copied: Callable[[str], Path]) -> None:
+    folder = copied("onnx")
+    outside = write(folder.parent / "secret", "x")
+    files = json.loads((folder / "export.json").read_text())["files"]
+    for name in ("../secret", str(outside), "64x64/../../secret"):
+        rehashed(folder, files={**files, name: file_hash(outside)})
+        assert "is no description of an export" in refused(folder)
+
+
+def test_another_canary_is_refused(copied: Callable[[str], Path]) -> None:
+    folder = copied("onnx")
+    canary = folder / "canary.safetensors"
+    data = bytearray(canary.read_bytes())
+    data[-3] ^= 0x40
+    canary.write_bytes(bytes(data))
+    assert "canary.safetensors: is missing or was changed" in refused(folder)
+    canary.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{no json")
+    rehashed(folder)
+    assert "canary.safetensors: cannot be read" in refused(folder)
+
+
+@pytest.mark.parametrize(("to", "file"), [("openvino", "model.bin"), ("onnx", "model.onnx.data")])
+def test_a_canary_notices_another_weight_under_right_hashes(copied: Callable[[str], Path], to: str, file: str) -> None:
+    folder = copied(to)
+    flip(folder / "64x64" / file)
+    rehashed(folder)
+    text = refused(folder)
+    assert "answers differ by" in text
+    assert "the first block that differs is layers." in text
+
+
+def test_a_canary_notices_another_network_under_right_hashes(copied: Callable[[str], Path]) -> None:
+    folder, to = copied("torch"), "torch"
+    network = tiny("classifier")
+    with torch.no_grad():
+        network.get_parameter("layers.0.blocks.1.mlp.fc2.weight")[3, 5] += 0.5
+    export_network(network, described("classifier"), folder.parent / "other", to, [(64, 64)])
+    for path in (folder.parent / "other" / "64x64").iterdir():
+        shutil.copy(path, folder / "64x64" / path.name)
+    assert "64x64" in refused(folder)
+    rehashed(folder)
+    text = refused(folder)
+    assert "answers differ by" in text
+    assert "the first block that differs is layers.0.blocks.1" in text
+
+
+class Trap:
+    """What unpickling would turn into a file."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.place,)
+
+
+def repacked(path: Path, change: Callable[[str, bytes], bytes], **more: bytes) -> None:
+    """Write a program again with other members; ``more`` by what a name ends with, "__" for "/"."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: change(name, archive.read(name)) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (members | {f"model/{name.replace('__', '/')}": data for name, data in more.items()}).items():
+            archive.writestr(name, data)
+
+
+def test_a_program_that_holds_code_is_not_opened(copied: Callable[[str], Path]) -> None:
+    folder = copied("torch")
+    path, place = folder / "64x64" / "model.pt2", folder.parent / "touched"
+    original = path.read_bytes()
+    buffer = io.BytesIO()
+    torch.save({"x": Trap(place)}, buffer)
+    trap = buffer.getvalue()
+
+    def replace(end: str, old: str, new: str) -> Callable[[str, bytes], bytes]:
+        def change(name: str, data: bytes) -> bytes:
+            assert not name.endswith(end) or old.encode() in data
+            return data.replace(old.encode(), new.encode(), 1) if name.endswith(end) else data
+
+        return change
+
+    ways: list[tuple[Callable[[str, bytes], bytes], dict[str, bytes]]] = [
+        (replace("model_weights_config.json", '"use_pickle": false', '"use_pickle": true'), {}),
+        (replace("model_constants_config.json", '"path_name": "tensor_0"', '"path_name": "opaque_obj_0"'), {}),
+        (replace("model.json", "Symbol('", "__import__('os').getpid()+Symbol('"), {}),
+        (replace("model.json", "torch.ops.aten.gelu.default", "torch.load"), {}),
+        (replace("model.json", '"guards_code": []', '"guards_code": ["x()"]'), {}),
+        (lambda name, data: trap if name.endswith("sample_inputs/model.pt") else data, {}),
+        (lambda _name, data: data, {"data__weights__model.pt": trap}),
+        (lambda _name, data: data, {"data__aotinductor__model__a.so": b"\x7fELF"}),
+        (lambda _name, data: data, {"code.py": b"x"}),
+    ]
+    for place_in_list, (change, more) in enumerate(ways):
+        path.write_bytes(original)
+        repacked(path, change, **more)
+        rehashed(folder)
+        assert "export again" in refused(folder, UnsafeFile), place_in_list
+        assert not place.exists()
+    path.write_bytes(original)
+    repacked(path, lambda _name, data: data)  # packed again, but as it was
+    rehashed(folder)
+    ExportedEngine(folder)
+    path.write_bytes(b"PK no zip")
+    rehashed(folder)
+    assert "is no program of torch.export" in refused(folder)
+
+
+# --- nothing half-written
+
+
+def test_a_proof_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export_network(*small(), tmp_path / "e", "torch", tolerance=0.0)
+    assert "largest difference" in one_sentence(caught.value, "32x32")
+    assert everything_below(tmp_path) == set()
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object) -> None:
+        assert everything_below(tmp_path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "open_runtime", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_network(*small(), tmp_path / "e", "torch")
+    assert everything_below(tmp_path) == set()
+
+
+def test_what_cannot_be_made_is_said_first(tmp_path: Path) -> None:
+    network, spec = nn.Identity(), described("classifier")
+    with pytest.raises(InputError, match="there is no export to 'coreml'"):
+        export_network(network, spec, tmp_path / "e", "coreml")
+    with pytest.raises(InputError, match="between 1 and 16384"):
+        export_network(network, spec, tmp_path / "e", "torch", [(0, 5)])
+    with pytest.raises(InputError, match="exists already"):
+        export_network(network, spec, tmp_path, "torch")
+
+
+def test_a_missing_library_gives_the_pip_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def without(name: str, package: str | None = None) -> object:
+        if name.split(".")[0] in ("openvino", "onnx", "onnxscript"):
+            raise ImportError(name)
+        return real(name, package)
+
+    monkeypatch.setattr("swinkit.extras.importlib.import_module", without)
+    for to, library in (("openvino", "openvino"), ("onnx", "onnxscript")):
+        with pytest.raises(MissingExtraError) as caught:
+            export_network(*small(), tmp_path / to, to)
+        assert "pip install 'swinkit[export]'" in one_sentence(caught.value, library)
+    assert everything_below(tmp_path) == set()
+
+
+# --- made on demand
+
+
+def test_exports_on_demand_are_kept_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+    real = writing.export_network
+
+    def counted(network: nn.Module, spec: ModelSpec, folder: Path, to: str, sizes: list[tuple[int, int]]) -> Manifest:
+        made.extend(sizes)
+        return real(network, spec, folder, to, sizes)
+
+    monkeypatch.setattr(writing, "export_network", counted)
+    network, spec = small()
+    engine = OnDemandEngine(network, spec, "torch", tmp_path)
+    assert made == [(32, 32)]
+    images = torch.randn(1, 3, 32, 32)
+    expected = engine(images)
+    assert torch.equal(OnDemandEngine(network, spec, "torch", tmp_path)(images), expected)
+    assert made == [(32, 32)]
+    (folder,) = [path.parent for path in tmp_path.rglob("export.json")]
+    flip(folder / "32x32" / "model.pt2")
+    assert torch.equal(OnDemandEngine(network, spec, "torch", tmp_path)(images), expected)
+    assert made == [(32, 32)] * 2
+    monkeypatch.setattr(writing, "CACHE_BYTES", 0)
+    with torch.no_grad():
+        network.get_parameter("head.bias").add_(1)
+    other = OnDemandEngine(network, spec, "torch", tmp_path)  # needs the room of the first
+    assert not folder.parent.exists()
+    torch.testing.assert_close(other(images), expected + 1)
+    torch.testing.assert_close(engine(images), expected + 1)  # its network's weights were changed, and it is made again
+    assert len(list(tmp_path.rglob("export.json"))) == 1
