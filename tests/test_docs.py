@@ -40,5 +40,5 @@ def test_model_cards_are_valid(card: Path) -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for command in ("predict", "train", "evaluate", "convert", "check-data", "info", "models", "recipes"):
+    for command in ("predict", "train", "evaluate", "convert", "export", "benchmark", "check-data", "info", "models", "recipes"):
         assert f"swinkit {command}" in text
