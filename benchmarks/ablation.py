@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--only", choices=sorted(STUDIES), action="append", help="run this alone; the page has all finished runs")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--cifar10-steps", type=int, default=234, help="optimiser steps of 128 pictures")
-    parser.add_argument("--camvid-steps", type=int, default=200, help="optimiser steps of 8 pictures")
+    parser.add_argument("--cifar10-steps", type=int, default=156, help="optimiser steps of 128 pictures")
+    parser.add_argument("--camvid-steps", type=int, default=150, help="optimiser steps of 8 pictures")
     parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args()
     steps = {"cifar10": arguments.cifar10_steps, "camvid": arguments.camvid_steps}
