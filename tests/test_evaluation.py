@@ -177,6 +177,7 @@ def test_the_head_of_a_card_names_its_task() -> None:
     text = run_card(facts)
     assert "pipeline_tag: image-segmentation" in text
     assert "license: cc-by-nc-4.0" in text
+    assert 'print(predictor.predict("photo.jpg").areas)' in text
 
 
 @pytest.mark.parametrize("section", SECTIONS)

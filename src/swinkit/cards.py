@@ -262,15 +262,18 @@ Both by codecarbon in offline mode; where no power meter is readable it estimate
         evaluation,
         environment,
         licences,
-        _USE,
+        _use(facts.task),
     )
     sections = (f"## {title}\n\n{content}\n" for title, content in zip(SECTIONS, contents, strict=True))
     return "\n".join((f"# {facts.name}\n\n{facts.description}\n", *sections))
 
 
-_USE = """```python
-import swinkit
+_LINES = {
+    "classify": ('predictor = swinkit.load("weights/best.safetensors")', 'print(predictor.predict("photo.jpg").top)'),
+    "segment": ('predictor = swinkit.load("weights/best.safetensors")', 'print(predictor.predict("photo.jpg").areas)'),
+    "simmim": ('# an encoder without classes: a start for "swinkit train finetune --model weights/best.safetensors"',),
+}
 
-predictor = swinkit.load("weights/best.safetensors")
-print(predictor.predict("photo.jpg").top)
-```"""
+
+def _use(task: str) -> str:
+    return "\n".join(["```python", "import swinkit", "", *_LINES[task], "```"])
