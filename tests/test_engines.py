@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import numpy as np
@@ -42,6 +43,11 @@ def tiny(kind: str, version: int = 1, in_chans: int = 3) -> nn.Module:
     return shaken(create_model(kind, 3, in_chans, backbone=base, channels=8, auxiliary_channels=0, **shape))
 
 
+def largest(found: list[Tensor], exact: list[Tensor]) -> float:
+    """Return the largest difference from an answer computed in float64."""
+    return max(float((ours - theirs).abs().max()) for ours, theirs in zip(found, exact, strict=True))
+
+
 def maps(answer: Tensor | list[Tensor]) -> list[Tensor]:
     return [answer] if isinstance(answer, Tensor) else answer
 
@@ -56,15 +62,16 @@ def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 def test_the_folded_network_answers_as_the_network(kind: str, version: int) -> None:
     network, preprocessing = tiny(kind, version), Preprocessing()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    fast, from_pixels = folded(network), FromPixels(network, preprocessing)
+    fast, from_pixels, exact = folded(network), FromPixels(network, preprocessing), copy.deepcopy(network).double()
     with torch.inference_mode():
         for size in ((1, 64, 64), (2, 50, 71), (3, 33, 20)):
             pixels = torch.from_numpy(canary_pixels(ModelSpec(SHAPE, preprocessing), size[1:], size[0]))
             images = normalised(pixels, preprocessing)
-            expected = maps(network(images))
+            expected = maps(exact(images.double()))
+            own = largest(maps(network(images)), expected)
+            # A shaken U-Net rounds by more than 1e-5 itself: then the folded form may as well, but not by much more.
             for found in (fast(images), from_pixels(pixels), from_pixels(pixels.float())):
-                for ours, theirs in zip(maps(found), expected, strict=True):
-                    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+                assert largest(maps(found), expected) <= max(1e-5, 3 * own)
     assert not fast.training
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
