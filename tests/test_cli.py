@@ -572,8 +572,10 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(model: str, tmp_path: Path) -> 
         (tmp_path / "in" / f"{number}.png").symlink_to(tmp_path / "a.png")
     picture(0, size=(900, 900)).save(tmp_path / "a.png")
     words = ["predict", str(tmp_path / "in"), "--model", model, "--json", str(tmp_path / "out.json")]
+    # A shell's background job ignores the signal, and so would its child.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from swinkit.cli import main; raise SystemExit(main({words!r}))"],
+        [sys.executable, "-c", f"{heeding}; from swinkit.cli import main; raise SystemExit(main({words!r}))"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT / "src",
