@@ -63,12 +63,14 @@ def test_the_folded_network_answers_as_the_network(kind: str, version: int) -> N
     network, preprocessing = tiny(kind, version), Preprocessing()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     fast, from_pixels, exact = folded(network), FromPixels(network, preprocessing), copy.deepcopy(network).double()
+    precise = folded(exact)
     with torch.inference_mode():
         for size in ((1, 64, 64), (2, 50, 71), (3, 33, 20)):
             pixels = torch.from_numpy(canary_pixels(ModelSpec(SHAPE, preprocessing), size[1:], size[0]))
             images = normalised(pixels, preprocessing)
             expected = maps(exact(images.double()))
             own = largest(maps(network(images)), expected)
+            assert largest(maps(precise(images.double())), expected) <= 1e-9  # the same function, rounding apart
             # A shaken U-Net rounds by more than 1e-5 itself: then the folded form may as well, but not by much more.
             for found in (fast(images), from_pixels(pixels), from_pixels(pixels.float())):
                 assert largest(maps(found), expected) <= max(1e-5, 3 * own)
