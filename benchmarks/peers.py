@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.parity import peer, randomise
 from swinkit.engines import openvino
 from swinkit.engines.fast import folded
-from swinkit.export import CompiledEngine, OnDemandEngine
+from swinkit.export import OnDemandEngine
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.swin import Swin
 from swinkit.specs import ModelSpec, Preprocessing, Variant
@@ -145,7 +145,7 @@ def our_engines(model: Swin, spec: ModelSpec, cache: Path, names: tuple[str, ...
     made: dict[str, Callable[[], nn.Module]] = {
         "torch": lambda: model,
         "folded": lambda: folded(model),
-        "compile": lambda: CompiledEngine(model, spec),
+        "compile": lambda: OnDemandEngine(model, spec, "aotinductor", cache),
         "openvino": lambda: OnDemandEngine(model, spec, "openvino", cache),
         "onnxruntime": lambda: OnDemandEngine(model, spec, "onnx", cache),
     }

@@ -73,9 +73,7 @@ def large_photo(data: SegmentationData, model: str, tile: int) -> tuple[float, f
 def seams(predictor: Predictor, photo: Image.Image, tile: int) -> Image.Image:
     """Return four pictures: photo, whole label map, tiled one, where they differ; the tiles' edges on the last two."""
     with torch.inference_mode():
-        whole, tiled = (
-            label_map(predictor.model, photo, predictor.preprocessing, way) for way in (Passes(), Passes(tile=tile))
-        )
+        whole, tiled = (label_map(predictor.model, photo, predictor.preprocessing, way) for way in (Passes(), Passes(tile=tile)))
     differing = Image.fromarray(np.where(whole != tiled, 255, 40).astype(np.uint8)).convert("RGB")
     panels = [photo, paint(photo, whole, predictor.palette, 0.7), paint(photo, tiled, predictor.palette, 0.7), differing]
     width, height = photo.size

@@ -18,9 +18,10 @@ from tests.test_engines import shaken
 import swinkit
 from swinkit.cli import main
 from swinkit.data.transforms import prepare
-from swinkit.engines.exported import ENGINES, Engine, ExportedEngine, fastest
-from swinkit.errors import ExportError, InputError, UnknownName
-from swinkit.export.write import COMPILERS
+from swinkit.engines.exported import ENGINES, Engine, ExportedEngine, Manifest, fastest
+from swinkit.engines.native import compiler
+from swinkit.errors import ExportError, InputError, UnknownName, UnsafeFile
+from swinkit.export import CompiledEngine
 from swinkit.models import create_model
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
@@ -105,9 +106,42 @@ def test_every_engine_predicts_as_torch(embedded: str, engine: str) -> None:
 
 
 def test_the_compiled_engine_predicts_as_torch(one_block: Path) -> None:
-    if not any(shutil.which(name) for name in COMPILERS):
+    if compiler() is None:
         pytest.skip("needs a C++ compiler")
     predicts_as_torch(one_block, "compile")
+
+
+def test_machine_code_is_opened_only_when_it_is_asked_for(one_block: Path, tmp_path: Path) -> None:
+    if compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path / "code"
+    assert main(["export", str(one_block), str(folder), "--to", "aotinductor", "--size", "32x32", "--size", "40x24"]) == 0
+    for engine in (None, "auto"):
+        with pytest.raises(UnsafeFile) as caught:
+            swinkit.load(folder, engine=engine)
+        one_sentence(caught.value, "engine='compile'")
+    predictor, network = swinkit.load(folder, engine="compile"), swinkit.load(one_block).model
+    for batch, size in ((1, (32, 32)), (5, (40, 24))):
+        images = torch.randn(batch, 3, *size)
+        with torch.inference_mode():
+            torch.testing.assert_close(predictor.model(images), network(images), atol=1e-4, rtol=0)
+    manifest = Manifest.read(folder)
+    manifest.software["processor"] = "x86_64 ANOTHER"
+    (folder / "export.json").write_text(manifest.to_json())
+    with pytest.raises(ExportError) as caught_other:
+        swinkit.load(folder, engine="compile")
+    one_sentence(caught_other.value, "x86_64 ANOTHER")
+
+
+@pytest.mark.slow
+def test_an_accelerator_s_engine_compiles_every_shape(one_block: Path) -> None:
+    model = swinkit.load(one_block)
+    engine = CompiledEngine(model.model, model.spec)  # type: ignore[arg-type]
+    for batch in (3, 2, 4):  # two are filled up to three
+        images = torch.randn(batch, 3, 32, 32)
+        with torch.inference_mode():
+            torch.testing.assert_close(engine(images), model.model(images), atol=1e-4, rtol=0)
+    assert len(engine._graphs) == 2
 
 
 @pytest.mark.slow
@@ -175,7 +209,7 @@ def test_an_unknown_engine_is_answered_with_the_nearest(tiny: Path) -> None:
 
 
 def test_compile_without_a_compiler_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swinkit.export.write.shutil.which", lambda name: None)
+    monkeypatch.setattr("swinkit.engines.native.shutil.which", lambda name: None)
     with pytest.raises(InputError) as caught:
         swinkit.load(tiny, engine="compile")
     one_sentence(caught.value, "g++")

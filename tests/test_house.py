@@ -278,8 +278,8 @@ def test_a_forward_walks_through_few_functions(version: int) -> None:
     model(images)  # tables of positions are cached
     with torch.inference_mode():
         files, functions, nesting = Walk(lambda: model(images)).sizes
-    assert files <= 3
-    assert functions <= 19
+    assert files <= 4  # classifier, swin, windows, linear
+    assert functions <= 22
     assert nesting <= 8
 
 

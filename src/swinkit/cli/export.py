@@ -19,6 +19,7 @@ class Target(enum.StrEnum):
     openvino = "openvino"
     onnx = "onnx"
     torch = "torch"
+    aotinductor = "aotinductor"
 
 
 def export(

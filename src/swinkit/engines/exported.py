@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import platform
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from swinkit.errors import ExportError, InputError, SwinkitError, nearest
+from swinkit.errors import ExportError, InputError, SwinkitError, UnsafeFile, nearest
 from swinkit.files import EXPORT_MANIFEST as MANIFEST
 from swinkit.specs import ModelSpec
 
@@ -36,7 +37,9 @@ KINDS = {
     "openvino": ("swinkit.engines.openvino", "model.xml", "openvino"),
     "onnx": ("swinkit.engines.onnx", "model.onnx", "onnxruntime"),
     "torch": ("swinkit.engines.program", "model.pt2", "torch"),
+    "aotinductor": ("swinkit.engines.native", "model.pt2", "compile"),
 }
+MACHINE_CODE = "aotinductor"  # the kind that is not only data
 OPEN_SIZES = 4  # runtimes of other sizes are closed again
 SAMPLES = 32  # cells a side of a label map that the canary keeps
 LARGEST_MANIFEST = 16_000_000
@@ -189,20 +192,24 @@ class ExportedEngine(Engine):
 
     Args:
         folder: of the export.
+        trusted: open machine code too, which may do anything.
 
     Attributes:
         manifest: its description.
 
     Raises:
+        UnsafeFile: it holds machine code.
         ExportError: files are missing, changed, or answer otherwise than when they were written; the message names the
             first block that differs.
         MissingExtraError: the library is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self_manifest = Manifest.read(folder)
-        super().__init__(KINDS[self_manifest.to][2], self_manifest.spec)
-        self.folder, self.manifest = folder, self_manifest
+    def __init__(self, folder: Path, trusted: bool = False) -> None:
+        manifest = Manifest.read(folder)
+        super().__init__(KINDS[manifest.to][2], manifest.spec)
+        self.folder, self.manifest = folder, manifest
+        if manifest.to == MACHINE_CODE:
+            _refuse_machine_code(folder, manifest, trusted)
         self._runtimes: OrderedDict[tuple[int, int], Runtime] = OrderedDict()
         changed = changed_files(folder, self.manifest)
         if CANARY in changed:
@@ -280,7 +287,28 @@ class ExportedEngine(Engine):
         worst = difference(answers, self._of(size, "answer"))
         if worst <= self.manifest.tolerance:
             return "it still answers as it did"
+        if not found:
+            return f"the answer differs by {worst:.2g}"
         return f"all blocks agree, the answer differs by {worst:.2g}"
+
+
+def _refuse_machine_code(folder: Path, manifest: Manifest, trusted: bool) -> None:
+    """Raise UnsafeFile for code nobody vouches for, ExportError for code of another processor or torch."""
+    if not trusted:
+        raise UnsafeFile(
+            f"{folder}: holds machine code, which is run and may do anything; if you made it yourself, ask for it: "
+            "engine='compile' (--engine compile)"
+        )
+    made, here = [manifest.software.get(name, "") for name in ("torch", "processor")], [torch.__version__, processor()]
+    if [text.partition("+")[0] for text in made] != [text.partition("+")[0] for text in here]:
+        raise ExportError(
+            f"{folder}: was compiled for torch {' on '.join(made)}, this is {' on '.join(here)}; export it again on this machine"
+        )
+
+
+def processor() -> str:
+    """Return what this machine's code is made for."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:
@@ -326,7 +354,7 @@ def difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> f
 
 
 def engine_kind(engine: str) -> str | None:
-    """Return the row of ``KINDS`` that runs a checkpoint in this engine, None for "torch" and "compile".
+    """Return the row of ``KINDS`` that runs a checkpoint in this engine on a CPU, None for "torch".
 
     Raises:
         InputError: no such engine.
@@ -343,4 +371,4 @@ def fastest(device: torch.device) -> str:
 
 
 # engine -> kind of the exports it runs
-ENGINES: dict[str, str | None] = {"torch": None, "compile": None, "openvino": "openvino", "onnxruntime": "onnx"}
+ENGINES: dict[str, str | None] = {"torch": None, "compile": MACHINE_CODE, "openvino": "openvino", "onnxruntime": "onnx"}

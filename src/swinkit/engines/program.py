@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,21 @@ class Runtime:
             return [answer.numpy() for answer in module(torch.from_numpy(pixels))]
 
     def _module(self, names: Sequence[str]) -> fx.GraphModule:
-        """Return the graph with these outputs only, which also takes float pixels: its conversion then does nothing."""
-        whole = self._program.module(check_guards=False)
-        graph = fx.Graph()
-        outputs = graph.graph_copy(whole.graph, {})
-        assert isinstance(outputs, tuple | list)
-        for node in list(graph.nodes):
-            if node.target is torch.ops.aten._assert_tensor_metadata.default:  # "these are uint8"
-                graph.erase_node(node)
-        graph.output(tuple(outputs[self._names.index(name)] for name in names))
-        graph.eliminate_dead_code()
-        return fx.GraphModule(whole, graph)
+        return with_outputs(self._program, [self._names.index(name) for name in names])
+
+
+def with_outputs(program: torch.export.ExportedProgram, chosen: Iterable[int]) -> fx.GraphModule:
+    """Return a program's graph with some of its outputs only, which also takes float pixels: its conversion then does nothing."""
+    whole = program.module(check_guards=False)
+    graph = fx.Graph()
+    outputs = graph.graph_copy(whole.graph, {})
+    assert isinstance(outputs, tuple | list)
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:  # "these are uint8"
+            graph.erase_node(node)
+    graph.output(tuple(outputs[index] for index in chosen))
+    graph.eliminate_dead_code()
+    return fx.GraphModule(whole, graph)
 
 
 def _refuse_code(path: Path) -> None:

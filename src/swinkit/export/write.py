@@ -42,6 +42,7 @@ from swinkit.engines.exported import (
     file_hash,
     graph_path,
     open_runtime,
+    processor,
     sampled,
 )
 from swinkit.engines.fast import FromPixels
@@ -54,7 +55,6 @@ TOLERANCE = 1e-4
 BATCHES = (1, 3)  # of the proof
 LIBRARIES = ("swinkit", "torch", "openvino", "nncf", "onnx", "onnxruntime")
 CACHE_BYTES = 8 * 2**30  # of exports made on demand; those not opened for longest make room
-COMPILERS = ("g++", "clang++", "c++", "cl")
 Change = Callable[[Path, tuple[int, int]], None]
 
 
@@ -94,7 +94,7 @@ def export_network(
         network: classifier, segmenter or pyramid, with its trained weights; left as it is.
         spec: its description.
         folder: to make; must not exist.
-        to: "openvino", "onnx" or "torch".
+        to: row of ``KINDS``: "openvino", "onnx", "torch" or "aotinductor".
         sizes: (height, width) in pixels that it shall take; empty takes the preparation's.
         change: called with a graph's path and size after it is written, to rewrite it (INT8).
         tolerance: largest difference allowed between the export's answers and the network's, over ``BATCHES``.
@@ -214,7 +214,7 @@ def _versions() -> dict[str, str]:
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-    return found
+    return found | {"torch": torch.__version__, "processor": processor()}
 
 
 @contextlib.contextmanager
@@ -276,7 +276,7 @@ class OnDemandEngine(Engine):
             except InputError:
                 if not folder.exists():  # else another process was quicker
                     raise
-        return ExportedEngine(folder)
+        return ExportedEngine(folder, trusted=True)  # this class wrote it
 
 
 def _make_room(cache: Path) -> None:
@@ -301,22 +301,17 @@ def _digest(network: nn.Module, spec: ModelSpec) -> str:
 
 
 class CompiledEngine(Engine):
-    """The folded network compiled by inductor, its weights packed; every new size and batch is compiled when it comes.
+    """The folded network compiled by torch for an accelerator; every new size and batch is compiled when it comes.
 
     Args:
         network: with its weights, on the device where it shall run.
         spec: its description.
-
-    Raises:
-        InputError: there is no C++ compiler.
     """
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
-        if not any(shutil.which(name) for name in COMPILERS) and next(network.parameters()).device.type == "cpu":
-            raise InputError("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
         super().__init__("compile", spec)
         self.network = FromPixels(network, spec.preprocessing)
-        self._graphs: dict[tuple[int, ...], Callable[..., Any]] = {}  # by (batch, C, H, W)
+        self._graphs: OrderedDict[tuple[int, ...], Callable[..., Any]] = OrderedDict()  # by (batch, C, H, W)
 
     def run(self, pixels: Tensor) -> Tensor | list[Tensor]:
         """Answer (B, C, H, W) pixels of 0..255 of any size."""
@@ -324,10 +319,14 @@ class CompiledEngine(Engine):
         larger = [shape[0] for shape in self._graphs if shape[1:] == pixels.shape[1:] and shape[0] > count]
         if larger and tuple(pixels.shape) not in self._graphs:  # the last batch of many: cheaper to fill up than to compile for
             pixels = torch.cat((pixels, pixels.new_zeros(min(larger) - count, *pixels.shape[1:])))
-        with torch.no_grad(), _quiet():  # weights are not packed in inference mode
-            if tuple(pixels.shape) not in self._graphs:
+        shape = tuple(pixels.shape)
+        with torch.no_grad(), _quiet():
+            if shape not in self._graphs:
                 # Through an export, so that the tables of positions are constants of the graph.
                 program = torch.export.export(self.network, (pixels,)).module(check_guards=False)
-                self._graphs[tuple(pixels.shape)] = torch.compile(program, dynamic=False, options={"freezing": True})
-            answer = self._graphs[tuple(pixels.shape)](pixels)
+                self._graphs[shape] = torch.compile(program, dynamic=False, options={"freezing": True})
+                if len(self._graphs) > OPEN_SIZES:
+                    self._graphs.popitem(last=False)
+            self._graphs.move_to_end(shape)
+            answer = self._graphs[shape](pixels)
         return answer[:count] if isinstance(answer, Tensor) else [map_[:count] for map_ in answer]

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from swinkit.models import windows
+from swinkit.models.linear import apply, linear
 from swinkit.specs import Variant
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -146,7 +147,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return apply(self.fc2, apply(self.fc1, x, gelu=True))
 
 
 class Block(nn.Module):
@@ -184,10 +185,10 @@ class Block(nn.Module):
         x = x.reshape(batch, height * width, channels)
         weight, added = self.attn.qkv.weight, self.attn.qkv_bias()
         if windows.known(index.shape[0] == height * width):
-            qkv = F.linear(windows.rearrange(x, index, inverse), weight, added)
+            qkv = linear(windows.rearrange(x, index, inverse), weight, added)
         else:  # padding is a zero token: it needs no product
             padding = added if self.attn.padding is None else self.attn.padding
-            qkv = windows.rearrange(F.linear(x, weight, added), index, inverse, padding)
+            qkv = windows.rearrange(linear(x, weight, added), index, inverse, padding)
         qkv = qkv.reshape(-1, side * side, 3 * channels)  # (B*N, T, 3C)
 
         bias = self.attn.bias(side)[None]  # (1, heads, T, T)
@@ -199,7 +200,7 @@ class Block(nn.Module):
         x = self.attn(qkv, bias)
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
-        return self.attn.proj(x).reshape(batch, height, width, channels)
+        return apply(self.attn.proj, x).reshape(batch, height, width, channels)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: drop the branch of whole samples, scale the others (arXiv 1603.09382)."""
@@ -226,7 +227,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = _pad_to_multiple(x, 2, 2, channels_last=True)
         x = torch.cat((x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]), dim=-1)
-        return self.norm(self.reduction(x)) if self.post_norm else self.reduction(self.norm(x))
+        return self.norm(apply(self.reduction, x)) if self.post_norm else apply(self.reduction, self.norm(x))
 
 
 class Stage(nn.Module):

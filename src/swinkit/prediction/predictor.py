@@ -39,7 +39,8 @@ def load(source: str | os.PathLike[str], device: str | None = None, engine: str 
         device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best there is); None means "cpu".
         engine: what computes: "torch", "compile" (torch's compiler), "openvino", "onnxruntime", or "auto", the fastest that is
             installed; ``.engine`` of the result says which. None is torch, of an export the one it was made for. The first
-            use of "openvino" or "onnxruntime" with a checkpoint writes an export into a cache, which takes a minute.
+            use of any but torch with a checkpoint writes an export into a cache, which takes a minute. An export that holds
+            machine code ("aotinductor") is opened only when "compile" is asked for.
 
     Raises:
         CheckpointError, UnknownName, MissingExtraError: the weights cannot be had or used.
@@ -49,12 +50,14 @@ def load(source: str | os.PathLike[str], device: str | None = None, engine: str 
     place = pick_device(device)
     wanted = fastest(place) if engine == "auto" else engine
     kind = engine_kind(wanted) if wanted is not None else None
+    if wanted == "compile" and place.type != "cpu":
+        kind = None  # compiled in this process
     if kind is not None or is_export(Path(source)):
         place = torch.device("cpu") if device == "auto" else place
         if place.type != "cpu":
             raise InputError(f"exports run on the cpu here, not on {place}; use the checkpoint with the engine torch or compile")
     if is_export(Path(source)):
-        return _exported(ExportedEngine(Path(source)), engine)
+        return _exported(ExportedEngine(Path(source), trusted=engine == "compile"), engine)
     checkpoint = weights.load_checkpoint(os.fspath(source))
     with torch.device("meta"):  # no time for random weights that nobody will see
         network = build_network(checkpoint.spec)

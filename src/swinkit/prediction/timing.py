@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from swinkit.engines.exported import ENGINES, canary_pixels
+from swinkit.engines.native import compiler
 from swinkit.engines.timing import interleaved
-from swinkit.export.write import COMPILERS, default_size
+from swinkit.export.write import default_size
 from swinkit.prediction.predictor import load
 
 _NEEDS = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
@@ -20,9 +20,8 @@ _NEEDS = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
 
 def installed() -> list[str]:
     """Return the engines that can run here: their library is installed; "compile" needs a C++ compiler."""
-    compiler = any(shutil.which(name) for name in COMPILERS)
     there = {name: importlib.util.find_spec(module) is not None for name, module in _NEEDS.items()}
-    return [name for name in ENGINES if there.get(name, name == "torch" or compiler)]
+    return [name for name in ENGINES if there.get(name, name == "torch" or compiler() is not None)]
 
 
 def time_engines(source: str, engines: Sequence[str], batches: Sequence[int], rounds: int) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def export(
     Args:
         source: as for ``swinkit.load``.
         dest: folder to make.
-        to: "openvino", "onnx" or "torch" (a program of torch.export).
+        to: "openvino", "onnx", "torch" (a program of torch.export) or "aotinductor" (machine code for this processor).
         sizes: (height, width) in pixels that it shall take; empty takes the preparation's. Any batch.
         pyramid: the backbone's maps instead of the answer, (B, C_i, H_i, W_i) each: for systems of one's own.
         int8: weights and activations in eight bits ("openvino" only), refused when more than 0.5 point of top-1 or mIoU is lost.

@@ -1,0 +1,58 @@
+"""AOTInductor: a graph compiled by torch into machine code of this processor (``model.pt2``), run without Python.
+
+Its linear layers are oneDNN's with packed weights, bias, GELU and residual in one pass; everything between is fused. A package
+is a program like any other: whoever opens one runs it, so ``ExportedEngine`` opens none that it was not told to trust.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swinkit.engines.program import with_outputs
+from swinkit.errors import InputError
+
+COMPILERS = ("g++", "clang++", "c++", "cl")
+
+
+def compiler() -> str | None:
+    """Return the C++ compiler that writing needs, None where there is none."""
+    return next((found for name in COMPILERS if (found := shutil.which(name))), None)
+
+
+def write(
+    program: torch.export.ExportedProgram, path: Path, answers: Sequence[str], _blocks: Sequence[str], _described: str
+) -> None:
+    """Compile a program's answers, for any batch and float pixels; the blocks are fused away.
+
+    Raises:
+        InputError: there is no C++ compiler.
+    """
+    if compiler() is None:
+        raise InputError("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
+    module = with_outputs(program, range(len(answers)))
+    example = program.example_inputs[0][0].float()
+    with torch.no_grad():  # weights are not packed in inference mode
+        floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
+        torch._inductor.aoti_compile_and_package(
+            floats, package_path=str(path), inductor_configs={"freezing": True, "cpp.dynamic_threads": True}
+        )
+
+
+class Runtime:
+    """A package, loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self._run = torch._inductor.aoti_load_package(str(path))
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            answers = self._run(torch.from_numpy(np.ascontiguousarray(pixels)).float())
+        return [answer.numpy() for answer in answers]
+
+    def blocks(self, _pixels: np.ndarray, _names: Sequence[str]) -> list[np.ndarray]:
+        return []  # there are none any more
