@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
-from swinkit.models.swin import Block, PatchMerging, Swin, WindowAttentionV1
+from swinkit.models.swin import Block, PatchMerging, Swin, WindowAttentionV1, WindowAttentionV2
 from swinkit.specs import Preprocessing
 
 
@@ -23,7 +23,8 @@ def folded(network: nn.Module) -> nn.Module:
     * a LayerNorm's weight and bias go into the linear layer behind it: W (g n + b) + c = (W g) n + (W b + c). In V1 that is
       every norm of a block, of a merging, and the classifier's last one (its mean over tokens commutes with them); in V2 the
       norms come last, in front of a residual, and stay;
-    * V1's query scale goes into the query rows of qkv.
+    * V1's query scale goes into the query rows of qkv;
+    * queries, keys and values are three products: engines then need no cut and fewer transposes, most of all in eight bits.
 
     Args:
         network: a classifier, a pyramid or a segmenter; left as it is.
@@ -31,17 +32,21 @@ def folded(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in network.modules():
         if isinstance(module, Block) and not module.post_norm:
-            module.attn.padding = module.attn.qkv.bias.clone()
-            _fold_norm(module.norm1, module.attn.qkv)
+            spread, its_qkv = module.norm1.weight.abs(), module.attn.qkv.bias.clone()
+            if spread.min() > 1e-4 * spread.max():  # else no normalised token leads to the zero token that padding is
+                module.attn.beyond = (-module.norm1.bias / module.norm1.weight, its_qkv)
+                _fold_norm(module.norm1, module.attn.qkv)
             _fold_norm(module.norm2, module.mlp.fc1)
         if isinstance(module, PatchMerging) and not module.post_norm:
             _fold_norm(module.norm, module.reduction)
+        if isinstance(module, WindowAttentionV1 | WindowAttentionV2):
+            module.apart = True
         if isinstance(module, WindowAttentionV1):
             rows = module.qkv.out_features // 3
             module.qkv.weight[:rows] *= module.scale
             module.qkv.bias[:rows] *= module.scale
-            if module.padding is not None:
-                module.padding[:rows] *= module.scale
+            if module.beyond is not None:
+                module.beyond[1][:rows] *= module.scale
             module.scale = 1.0
         if isinstance(module, SwinClassifier) and isinstance(module.head, nn.Linear):
             _fold_norm(module.norm, module.head)

@@ -28,6 +28,9 @@ from swinkit.models.linear import apply, linear
 from swinkit.specs import Variant
 
 MAX_LOGIT_SCALE = math.log(100.0)
+# Products of padded rows are left out where the share of padding in a map times C is larger: moving rows three times as wide is
+# dearer than the products of a little padding (measured on a CPU: benchmarks, section pyramid).
+PADDING_PAYS = 100
 
 
 class PatchEmbed(nn.Module):
@@ -57,7 +60,9 @@ class WindowAttentionV1(nn.Module):
 
     Attributes:
         scale: of the products of queries and keys.
-        padding: (3C,) queries, keys and values of padding, where a norm's bias was worked into theirs; None is ``qkv_bias``.
+        beyond: (C,) the token that stands for padding, and (3C,) its query, key and value, where a norm's bias was worked into
+            ``qkv``; None is a token of zeros and ``qkv_bias``.
+        apart: three products instead of one of three times the width, so that no graph has to cut it.
     """
 
     def __init__(self, dim: int, window: int, num_heads: int) -> None:
@@ -65,7 +70,8 @@ class WindowAttentionV1(nn.Module):
         self.num_heads = num_heads
         self.table_side = 2 * window - 1
         self.scale = (dim // num_heads) ** -0.5
-        self.padding: Tensor | None = None
+        self.beyond: tuple[Tensor, Tensor] | None = None
+        self.apart = False
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros(self.table_side**2, num_heads))
@@ -83,9 +89,9 @@ class WindowAttentionV1(nn.Module):
         """Return what is added to queries, keys and values: (3C,)."""
         return self.qkv.bias
 
-    def forward(self, qkv: Tensor, bias: Tensor) -> Tensor:
-        """Attend among the T tokens of each window: (B*N, T, 3C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
-        query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, T, D)
+    def forward(self, parts: Sequence[Tensor], bias: Tensor) -> Tensor:
+        """Attend among the T tokens of each window: three times (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+        query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # (B*N, heads, T, D)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
         return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
 
@@ -99,7 +105,8 @@ class WindowAttentionV2(nn.Module):
     def __init__(self, dim: int, window: int, num_heads: int, reference: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.padding: Tensor | None = None
+        self.beyond: tuple[Tensor, Tensor] | None = None
+        self.apart = False
         self.window = window
         self.reference = reference
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -128,9 +135,9 @@ class WindowAttentionV2(nn.Module):
         # The key has no bias: a constant added to every key cancels in the softmax of V1 but not in a cosine.
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
-    def forward(self, qkv: Tensor, bias: Tensor) -> Tensor:
-        """Attend among the T tokens of each window: (B*N, T, 3C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
-        query, key, value = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, T, D)
+    def forward(self, parts: Sequence[Tensor], bias: Tensor) -> Tensor:
+        """Attend among the T tokens of each window: three times (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
+        query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # (B*N, heads, T, D)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
         key = F.normalize(key.float(), dim=-1).to(value.dtype)
@@ -184,12 +191,17 @@ class Block(nn.Module):
         index, inverse = (windows.table(name, height, width, side, shift, device=x.device) for name in ("index", "inverse"))
         x = x.reshape(batch, height * width, channels)
         weight, added = self.attn.qkv.weight, self.attn.qkv_bias()
-        if windows.known(index.shape[0] == height * width):
-            qkv = linear(windows.rearrange(x, index, inverse), weight, added)
-        else:  # padding is a zero token: it needs no product
-            padding = added if self.attn.padding is None else self.attn.padding
-            qkv = windows.rearrange(linear(x, weight, added), index, inverse, padding)
-        qkv = qkv.reshape(-1, side * side, 3 * channels)  # (B*N, T, 3C)
+        token, its_qkv = (None, added) if self.attn.beyond is None else self.attn.beyond
+        much = not windows.known((index.shape[0] - height * width) * channels <= PADDING_PAYS * height * width)
+        if not much:
+            x = windows.rearrange(x, index, inverse, token)
+        products = zip(weight.chunk(3), added.chunk(3), strict=True) if self.attn.apart else [(weight, added)]
+        qkv = [linear(x, *product) for product in products]  # (B, L, 3C), or three times (B, L, C)
+        if much:  # padding needs no product: its query, key and value are known
+            its_parts = its_qkv.chunk(len(qkv))
+            qkv = [windows.rearrange(part, index, inverse, its) for part, its in zip(qkv, its_parts, strict=True)]
+        parts = qkv if self.attn.apart else qkv[0].chunk(3, dim=2)
+        parts = [part.reshape(-1, side * side, channels) for part in parts]  # three times (B*N, T, C)
 
         bias = self.attn.bias(side)[None]  # (1, heads, T, T)
         if shift:
@@ -197,7 +209,7 @@ class Block(nn.Module):
             pattern = windows.table("patterns", height, width, side, device=x.device)  # (N,)
             bias = (bias + masks[:, None].to(bias.dtype))[pattern]  # (N, heads, T, T)
             bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
-        x = self.attn(qkv, bias)
+        x = self.attn(parts, bias)
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
         return apply(self.attn.proj, x).reshape(batch, height, width, channels)
