@@ -24,12 +24,8 @@ environment: $(BIN)/python
 	@echo "installing swinkit and the test libraries into .venv; the first time takes minutes"
 	$(BIN)/python -m pip install --quiet --editable ".[train,hub,datasets,export]" --group test
 
-# Exports have a process of their own: trainings with data workers after OpenVINO in one process have ended in a crash
-# (Python 3.11, OpenVINO 2026.4; the cause is not found yet).
-EXPORTS = tests/test_export.py tests/test_export_commands.py
 test: environment
-	$(BIN)/python -m pytest --cov --cov-report= $(EXPORTS:%=--ignore=%)
-	$(BIN)/python -m pytest --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=85 $(EXPORTS)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow

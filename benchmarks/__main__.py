@@ -367,8 +367,6 @@ def exports(_bench: Bench) -> str:
 
 def profile(bench: Bench) -> str:
     """Where the time goes: OpenVINO's own profile of Swin-S, batch 8, by kind of node."""
-    import openvino as ov
-
     from swinkit.engines import openvino
     from swinkit.engines.exported import canary_pixels, graph_path
 
@@ -376,7 +374,7 @@ def profile(bench: Bench) -> str:
     engine = our_engines(network(variant), spec_of(variant), bench.cache, ("openvino",))["openvino"]
     model = openvino.read(graph_path(engine._folder / "224x224", "openvino", (224, 224)))  # type: ignore[operator]
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERF_COUNT": True}
-    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = openvino.core().compile_model(model, "CPU", settings).create_infer_request()
     totals: dict[str, list[float]] = {}
     for _ in range(bench.rounds):
         request.infer([canary_pixels(spec_of(variant), (224, 224), 8)])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -442,3 +445,25 @@ def test_exports_on_demand_are_kept_and_made_again(tmp_path: Path, monkeypatch: 
     torch.testing.assert_close(other(images), expected + 1)
     torch.testing.assert_close(engine(images), expected + 1)  # its network's weights were changed, and it is made again
     assert len(list(tmp_path.rglob("export.json"))) == 1
+
+
+SIGNAL = """
+import gc, signal, sys
+from pathlib import Path
+from swinkit.engines.exported import open_runtime
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+runtimes = [open_runtime("openvino", Path(sys.argv[1])) for _ in range(2)]
+while runtimes:  # first come, first gone
+    del runtimes[0]
+    gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+print("handled", len(handled))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_a_signal_after_graphs_were_closed_is_no_crash(exports: Callable[[str, str], Path]) -> None:
+    path = graph_path(exports("openvino", "classifier"), "openvino", (64, 64))
+    done = subprocess.run([sys.executable, "-c", SIGNAL, str(path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled 1\n"), done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,20 @@ def write(
     ov.save_model(model, str(path), compress_to_fp16=False)
 
 
+@functools.cache
+def core() -> Any:
+    """Return the process's one ``openvino.Core``, which lives as long as the process.
+
+    Each core's CPU plugin gives the thread a stack for signals and, when it goes, puts back the one it had found. Cores that do
+    not go in the reverse order of their coming thus leave a stack that is unmapped already, and the next signal with a handler
+    (a data worker that ends, Ctrl-C) is a segmentation fault (OpenVINO 2026.4).
+    """
+    return need("openvino", EXTRA).Core()
+
+
 def read(path: Path) -> Any:
     """Return an ``openvino.Model``."""
-    return need("openvino", EXTRA).Core().read_model(str(path))
+    return core().read_model(str(path))
 
 
 def compiled(model: Any) -> Any:
@@ -48,7 +60,7 @@ def compiled(model: Any) -> Any:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    return need("openvino", EXTRA).Core().compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings)
 
 
 class Runtime:
