@@ -272,7 +272,7 @@ def sizes(bench: Bench) -> str:
     for side in sides:
         code = (
             "import resource, sys, torch, swinkit; m = swinkit.create_backbone('swin_tiny').eval();"
-            f"torch.set_num_threads({torch.get_num_threads()}); torch.inference_mode().__enter__();"
+            f"torch.set_num_threads({torch.get_num_threads()}); mode = torch.inference_mode(); mode.__enter__();"
             f"m(torch.randn(1, 3, {side}, {side})); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )
         peak = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()

@@ -42,7 +42,8 @@ def same(model: SwinClassifier, dialect: str) -> nn.Module:
             from safetensors.torch import save_file
 
             save_file({k: v.contiguous() for k, v in tensors.items()}, f"{folder}/model.safetensors", metadata={"format": "pt"})
-            return type(theirs).from_pretrained(folder, attn_implementation="sdpa").eval()
+            fastest = "sdpa" if theirs._supports_sdpa else "eager"
+            return type(theirs).from_pretrained(folder, attn_implementation=fastest).eval()
     theirs.load_state_dict(tensors, strict=False)
     return theirs
 

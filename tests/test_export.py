@@ -447,6 +447,16 @@ def test_exports_on_demand_are_kept_and_made_again(tmp_path: Path, monkeypatch: 
     assert len(list(tmp_path.rglob("export.json"))) == 1
 
 
+def test_a_network_with_counters_can_be_told_from_others(tmp_path: Path) -> None:
+    network, spec = tiny("upernet"), described("upernet")  # its batch norms count batches in a tensor without axes
+    engine = OnDemandEngine(network, spec, "torch", tmp_path)
+    images = torch.randn(1, 3, 48, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine(images), network(images), atol=1e-4, rtol=0)
+    next(network.buffers()).add_(1)
+    assert OnDemandEngine(network, spec, "torch", tmp_path)._folder != engine._folder
+
+
 SIGNAL = """
 import gc, signal, sys
 from pathlib import Path

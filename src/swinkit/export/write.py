@@ -296,7 +296,7 @@ def _digest(network: nn.Module, spec: ModelSpec) -> str:
     found = hashlib.sha256(json.dumps([spec.to_dict(), _versions()], sort_keys=True).encode())
     for name, value in network.state_dict().items():
         found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data if value.numel() else b"")
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
     return found.hexdigest()[:32]
 
 
