@@ -270,10 +270,12 @@ def sizes(bench: Bench) -> str:
         seconds = interleaved({str(side): functools.partial(model, images[side]) for side in sides}, bench.rounds)
     rows = []
     for side in sides:
+        # VmHWM begins anew with a program; ru_maxrss would begin at this process's own
         code = (
-            "import resource, sys, torch, swinkit; m = swinkit.create_backbone('swin_tiny').eval();"
+            "import torch, swinkit; m = swinkit.create_backbone('swin_tiny').eval();"
             f"torch.set_num_threads({torch.get_num_threads()}); mode = torch.inference_mode(); mode.__enter__();"
-            f"m(torch.randn(1, 3, {side}, {side})); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+            f"m(torch.randn(1, 3, {side}, {side}));"
+            "print(next(int(line.split()[1]) // 1024 for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
         peak = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
         rows.append([str(side), f"{1e3 * seconds[str(side)]:.0f}", f"{1e9 * seconds[str(side)] / side**2:.0f}", peak])

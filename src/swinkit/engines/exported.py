@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from swinkit.engines.native import compiler
 from swinkit.errors import ExportError, InputError, SwinkitError, UnsafeFile, nearest
 from swinkit.files import EXPORT_MANIFEST as MANIFEST
 from swinkit.specs import ModelSpec
@@ -365,9 +366,15 @@ def engine_kind(engine: str) -> str | None:
 
 
 def fastest(device: torch.device) -> str:
-    """Return the fastest engine that is installed (``docs/benchmarks/cpu.md``): on a CPU OpenVINO where it is, else torch."""
-    there = importlib.util.find_spec("openvino") is not None
-    return "openvino" if device.type == "cpu" and there else "torch"
+    """Return the fastest engine that can run here (``docs/benchmarks/cpu.md``).
+
+    On a CPU "compile" where there is a C++ compiler, else OpenVINO where it is installed, else torch; elsewhere torch.
+    """
+    if device.type != "cpu":
+        return "torch"
+    if compiler() is not None:
+        return "compile"
+    return "openvino" if importlib.util.find_spec("openvino") is not None else "torch"
 
 
 # engine -> kind of the exports it runs
