@@ -280,7 +280,9 @@ def test_the_export_command_says_sizes_and_errors(tiny: Path, tmp_path: Path, ca
     assert everything_below(tmp_path) == {"e", *(f"e/{name}" for name in everything_below(tmp_path / "e"))}
 
 
-def test_predict_and_benchmark_take_an_engine(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_and_benchmark_take_an_engine(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxscript")
     photo().save(tmp_path / "p.png")
     assert main(["predict", str(tmp_path / "p.png"), "--model", str(tiny), "--engine", "onnxruntime"]) == 0
@@ -292,6 +294,10 @@ def test_predict_and_benchmark_take_an_engine(tiny: Path, tmp_path: Path, capsys
     rows = json.loads((tmp_path / "b.json").read_text())
     assert [(row["engine"], row["batch"]) for row in rows] == [(name, b) for b in (1, 2) for name in ("torch", "onnxruntime")]
     assert all(row["error"] <= 1e-4 and row["ms"] > 0 for row in rows)
+    monkeypatch.setattr("swinkit.prediction.timing.fastest", lambda device: "onnxruntime")
+    again = ["benchmark", str(tiny), "--engine", "auto", "--batch", "1", "--rounds", "1", "--json", str(tmp_path / "b.json")]
+    assert main(again) == 0
+    assert [row["engine"] for row in json.loads((tmp_path / "b.json").read_text())] == ["torch", "onnxruntime"]
     assert "there is no engine" in sentence(["benchmark", str(tiny), "--engine", "tensorrt"], capsys, "tensorrt")
     assert main(["predict", str(tmp_path / "p.png"), "--engine", "tensorrt"]) == 2
 

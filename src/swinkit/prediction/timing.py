@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from swinkit.engines.exported import ENGINES, canary_pixels
+from swinkit.engines.exported import ENGINES, canary_pixels, fastest
 from swinkit.engines.native import compiler
 from swinkit.engines.timing import interleaved
 from swinkit.export.write import default_size
@@ -32,11 +32,12 @@ def time_engines(source: str, engines: Sequence[str], batches: Sequence[int], ro
 
     Args:
         source: as for ``load``.
-        engines: names; empty means all that are installed. torch comes first.
+        engines: names; empty means all that are installed, "auto" is the one it stands for. torch comes first.
         batches: pictures at once.
         rounds: calls of each, in turn.
     """
-    names = list(dict.fromkeys(["torch", *(engines or installed())]))
+    here = fastest(torch.device("cpu"))
+    names = list(dict.fromkeys(["torch", *(here if name == "auto" else name for name in engines or installed())]))
     predictors = {name: load(source, engine=name) for name in names}
     spec = predictors["torch"].spec
     rows: list[dict[str, Any]] = []
