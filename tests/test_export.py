@@ -117,6 +117,22 @@ def test_an_export_answers_as_the_network(exports: Callable[[str, str], Path], t
                         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [kind for to, kind in MADE if to == "openvino"])
+def test_a_graph_compiled_for_a_number_of_pictures_answers_the_same(exports: Callable[[str, str], Path], kind: str) -> None:
+    from swinkit.engines.openvino import AGAIN
+
+    engine, network = ExportedEngine(exports("openvino", kind)), tiny(kind)
+    with torch.inference_mode():
+        for batch in [2] * (AGAIN + 2) + [3, 2, 1] + [5] * (AGAIN + 1) + [2]:
+            pixels = torch.randint(0, 256, (batch, 3, *SIZES[kind][0]), dtype=torch.uint8)
+            for ours, theirs in zip(
+                maps(engine(pixels)), maps(network(normalised(pixels, engine.spec.preprocessing))), strict=True
+            ):
+                torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    (runtime,) = engine._runtimes.values()
+    assert {key[1] for key in runtime._requests} == {None, 5}  # any number, and the last that came again and again
+
+
 @pytest.mark.parametrize("to", TO)
 def test_answers_are_the_caller_s_own(exports: Callable[[str, str], Path], to: str) -> None:
     engine = ExportedEngine(exports(to, "classifier"))

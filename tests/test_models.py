@@ -139,7 +139,7 @@ def test_activation_checkpointing_changes_no_gradient(version: int) -> None:
 
 def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
     block = SwinClassifier(dataclasses.replace(TINY, drop_path=0.5)).layers[2].blocks[1]  # type: ignore[union-attr,index]
-    branch = torch.ones(4000, 2, 2, 16)
+    branch = torch.ones(4000, 4, 16)
     torch.manual_seed(0)
     dropped = block.train()._drop(branch)
     per_sample = dropped.flatten(1)

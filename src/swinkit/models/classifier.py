@@ -26,7 +26,7 @@ class SwinClassifier(Swin):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the normalised, pooled last map: (B, 8 * embed_dim)."""
-        return self.norm(self.stages(self.embed(images))[-1]).mean(dim=(1, 2))
+        return self.norm(self.stages(self.embed(images))[-1].flatten(1, 2)).mean(dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits.

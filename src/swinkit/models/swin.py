@@ -52,7 +52,8 @@ class PatchEmbed(nn.Module):
             images = _pad_to_multiple(images, self.patch_size, self.patch_size, channels_last=False)
         elif images.shape[2] % self.patch_size or images.shape[3] % self.patch_size:
             images = _pad_to_multiple(images - self.beyond, self.patch_size, self.patch_size, channels_last=False) + self.beyond
-        return self.norm(self.proj(images).permute(0, 2, 3, 1))
+        x = self.proj(images)
+        return self.norm(x.flatten(2).transpose(1, 2)).unflatten(1, x.shape[2:])
 
 
 class WindowAttentionV1(nn.Module):
@@ -176,20 +177,23 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * variant.mlp_ratio))
 
     def forward(self, x: Tensor, dense: bool) -> Tensor:
+        _, height, width, _ = x.shape
+        x = x.flatten(1, 2)  # OpenVINO has a norm in one piece for three axes, not for four
         if self.post_norm:
-            x = x + self._drop(self.norm1(self._attend(x, dense)))
-            return x + self._drop(self.norm2(self.mlp(x)))
-        x = x + self._drop(self._attend(self.norm1(x), dense))
-        return x + self._drop(self.mlp(self.norm2(x)))
+            x = x + self._drop(self.norm1(self._attend(x, height, width, dense)))
+            x = x + self._drop(self.norm2(self.mlp(x)))
+        else:
+            x = x + self._drop(self._attend(self.norm1(x), height, width, dense))
+            x = x + self._drop(self.mlp(self.norm2(x)))
+        return x.unflatten(1, (height, width))
 
-    def _attend(self, x: Tensor, dense: bool) -> Tensor:
-        """Cut the map into windows, attend inside each, put the map together again."""
-        batch, height, width, channels = x.shape
+    def _attend(self, x: Tensor, height: int, width: int, dense: bool) -> Tensor:
+        """Cut the map (B, H*W, C) into windows, attend inside each, put the map together again."""
+        batch, _, channels = x.shape
         side, shift = self.window, self.window // 2 if self.shifted else 0
         if not dense and min(height, width) <= side:
             side, shift = min(height, width), 0
         index, inverse = (windows.table(name, height, width, side, shift, device=x.device) for name in ("index", "inverse"))
-        x = x.reshape(batch, height * width, channels)
         weight, added = self.attn.qkv.weight, self.attn.qkv_bias()
         token, its_qkv = (None, added) if self.attn.beyond is None else self.attn.beyond
         much = not windows.known((index.shape[0] - height * width) * channels <= PADDING_PAYS * height * width)
@@ -212,14 +216,14 @@ class Block(nn.Module):
         x = self.attn(parts, bias)
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
-        return apply(self.attn.proj, x).reshape(batch, height, width, channels)
+        return apply(self.attn.proj, x)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: drop the branch of whole samples, scale the others (arXiv 1603.09382)."""
         if not self.training or self.drop_path == 0.0:
             return branch
         keep = 1.0 - self.drop_path
-        kept = torch.empty(branch.shape[0], 1, 1, 1, device=branch.device, dtype=branch.dtype).bernoulli_(keep)
+        kept = torch.empty(branch.shape[0], 1, 1, device=branch.device, dtype=branch.dtype).bernoulli_(keep)
         return branch * (kept / keep)
 
 
@@ -239,7 +243,9 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = _pad_to_multiple(x, 2, 2, channels_last=True)
         x = torch.cat((x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]), dim=-1)
-        return self.norm(apply(self.reduction, x)) if self.post_norm else apply(self.reduction, self.norm(x))
+        size, x = x.shape[1:3], x.flatten(1, 2)
+        x = self.norm(apply(self.reduction, x)) if self.post_norm else apply(self.reduction, self.norm(x))
+        return x.unflatten(1, size)
 
 
 class Stage(nn.Module):
@@ -375,7 +381,8 @@ class SwinBackbone(Swin):
             (B, channels[i], ceil(H / strides[i]), ceil(W / strides[i])) for each i.
         """
         maps = self.stages(self.embed(images))
-        return [self.get_submodule(f"norm{i}")(maps[i]).permute(0, 3, 1, 2).contiguous() for i in self.out_indices]
+        normed = {i: self.get_submodule(f"norm{i}")(maps[i].flatten(1, 2)).transpose(1, 2) for i in self.out_indices}
+        return [x.unflatten(2, maps[i].shape[1:3]).contiguous() for i, x in normed.items()]
 
 
 def _pad_to_multiple(x: Tensor, rows: int, columns: int, channels_last: bool) -> Tensor:
