@@ -28,6 +28,7 @@ from torch import nn
 
 from benchmarks.peers import (
     Call,
+    floor_compiled,
     floor_in_openvino,
     in_openvino,
     network,
@@ -100,6 +101,8 @@ def classify_calls(
             calls["timm compiled"] = functools.partial(torch.compile(theirs["timm"], dynamic=False), images)
         calls["timm in OpenVINO"] = openvino_call(in_openvino(theirs["timm"], images), images.numpy())
     calls["products in OpenVINO"] = floor_in_openvino(model, images)
+    if "compile" in engines:
+        calls["products compiled"] = floor_compiled(model, images)
     return calls
 
 
@@ -110,7 +113,9 @@ def classify(bench: Bench) -> str:
         engines = ("torch", "folded", "compile", "openvino", "onnxruntime")
         calls = classify_calls(resolve(SMALL)[1], batch, bench, engines, ("timm", "hf", "torchvision"))
         rows = bench.compare(calls, "timm eager")
-        parts.append(f"Batch {batch}:\n\n{ratios(rows, ['timm eager', 'timm in OpenVINO', 'products in OpenVINO'])}")
+        parts.append(
+            f"Batch {batch}:\n\n{ratios(rows, ['timm eager', 'timm in OpenVINO', 'products in OpenVINO', 'products compiled'])}"
+        )
     return "\n\n".join(parts)
 
 
@@ -118,9 +123,9 @@ def families(bench: Bench) -> str:
     """V2 at 256 and window 12 at 384 (tiny V2, base V1), batch 1."""
     parts = []
     for name in ("swinv2_tiny_patch4_window8_256", "swin_base_patch4_window12_384"):
-        calls = classify_calls(resolve(name)[1], 1, bench, ("torch", "openvino"), ("timm", "hf"))
+        calls = classify_calls(resolve(name)[1], 1, bench, ("torch", "compile", "openvino"), ("timm", "hf"))
         rows = bench.compare(calls, "timm eager")
-        parts.append(f"{name}:\n\n{ratios(rows, ['timm eager', 'products in OpenVINO'])}")
+        parts.append(f"{name}:\n\n{ratios(rows, ['timm eager', 'timm in OpenVINO', 'products in OpenVINO'])}")
     return "\n\n".join(parts)
 
 
@@ -193,6 +198,8 @@ def pyramid(bench: Bench) -> str:
 
     spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), task="pyramid", name="swin_tiny")
     ours, left_out = (OnDemandEngine(model, spec, "openvino", bench.cache / name) for name in ("usual", "rows left out"))
+    machine_code = OnDemandEngine(model, spec, "aotinductor", bench.cache)
+    compiled = torch.compile(Maps(), dynamic=False)
     ours(images)
     with padding_pays(0):
         left_out(images)
@@ -211,11 +218,15 @@ def pyramid(bench: Bench) -> str:
         "swinkit torch": lambda: maps(model(images)),
         "swinkit torch, all padded rows computed": lambda: padded(math.inf),
         "swinkit torch, no padded rows computed": lambda: padded(0),
+        "transformers compiled": lambda: maps(compiled(images)),
+        "swinkit compile": lambda: maps(machine_code(images)),
         "transformers in OpenVINO": transformers_in_openvino,
         "swinkit openvino": lambda: maps(ours(images)),
         "swinkit openvino, no padded rows computed": lambda: maps(left_out(images)),
     }
-    return ratios(bench.compare(calls, "transformers eager"), ["transformers eager", "swinkit openvino"])
+    return ratios(
+        bench.compare(calls, "transformers eager"), ["transformers eager", "transformers compiled", "transformers in OpenVINO"]
+    )
 
 
 @contextlib.contextmanager
@@ -250,13 +261,17 @@ def segment(bench: Bench) -> str:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return theirs(images).logits
 
-    engines = our_engines(model, spec, bench.cache, ("torch", "openvino", "onnxruntime"))
+    engines = our_engines(model, spec, bench.cache, ("torch", "compile", "openvino", "onnxruntime"))
+    compiled = torch.compile(Logits(), dynamic=False)
     calls: dict[str, Call] = {
         "transformers eager": lambda: theirs(images),
+        "transformers compiled": lambda: compiled(images),
         "transformers in OpenVINO": openvino_call(in_openvino(Logits(), images), images.numpy()),
         **{f"swinkit {name}": functools.partial(engine, images) for name, engine in engines.items()},
     }
-    return ratios(bench.compare(calls, "transformers eager"), ["transformers eager", "transformers in OpenVINO"])
+    return ratios(
+        bench.compare(calls, "transformers eager"), ["transformers eager", "transformers compiled", "transformers in OpenVINO"]
+    )
 
 
 def sizes(bench: Bench) -> str:
@@ -303,7 +318,7 @@ def photos(bench: Bench) -> str:
             model=AutoModelForImageClassification.from_pretrained(folder / "hf"),
             image_processor=AutoImageProcessor.from_pretrained(folder / "hf"),
         )
-        engines = our_engines(model, spec, bench.cache, ("torch", "openvino"))
+        engines = our_engines(model, spec, bench.cache, ("torch", "compile", "openvino"))
         ours = {name: Predictor(engine, spec, model) for name, engine in engines.items()}
 
         def rate(call: Callable[[list[str]], list[Any]]) -> tuple[float, list[Any]]:
@@ -359,7 +374,7 @@ def exports(_bench: Bench) -> str:
     for name, (model, spec) in models.items():
         side = spec.preprocessing.size[0]
         chosen = [(side, side), (side + 32, side + 96)]
-        for kind in ("openvino", "onnx", "torch"):
+        for kind in ("openvino", "onnx", "torch", "aotinductor"):
             with tempfile.TemporaryDirectory() as folder:
                 manifest = export_network(model, spec, Path(folder) / "export", kind, chosen)
             rows.append([name, kind, *(f"{h}x{w}: {e:.1e}" for (h, w), e in zip(chosen, manifest.errors, strict=True))])
@@ -368,27 +383,66 @@ def exports(_bench: Bench) -> str:
 
 
 def profile(bench: Bench) -> str:
-    """Where the time goes: OpenVINO's own profile of Swin-S, batch 8, by kind of node."""
-    from swinkit.engines import openvino
-    from swinkit.engines.exported import canary_pixels, graph_path
+    """Where the time goes: Swin-S, batch 8, by kind of node as OpenVINO tells it, and by kind of operation in machine code."""
+    from swinkit.engines.exported import ExportedEngine, canary_pixels, graph_path
+    from swinkit.export import export_network
+    from swinkit.export.int8 import quantiser
 
     variant = resolve(SMALL)[1]
-    engine = our_engines(network(variant), spec_of(variant), bench.cache, ("openvino",))["openvino"]
-    model = openvino.read(graph_path(engine._folder / "224x224", "openvino", (224, 224)))  # type: ignore[operator]
+    model, spec, size = network(variant), spec_of(variant), (224, 224)
+    pixels = canary_pixels(spec, size, 8)
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = np.split(canary_pixels(spec, size, 40), 40)
+        export_network(model, spec, Path(folder) / "int8", "openvino", [size], quantiser(pictures, smooth=True))
+        export_network(model, spec, Path(folder) / "exact", "openvino", [size])
+        with torch._inductor.config.patch({"cpp.enable_kernel_profile": True}):
+            export_network(model, spec, Path(folder) / "code", "aotinductor", [size])
+        code = ExportedEngine(Path(folder) / "code", trusted=True)
+        parts = {
+            "OpenVINO": openvino_profile(graph_path(Path(folder) / "exact", "openvino", size), pixels, bench.rounds),
+            "OpenVINO, eight bits": openvino_profile(graph_path(Path(folder) / "int8", "openvino", size), pixels, bench.rounds),
+        }
+    images = torch.from_numpy(pixels)
+    with torch.inference_mode():
+        code(images)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as watched:
+            began = time.perf_counter()
+            for _ in range(bench.rounds):
+                code(images)
+            whole = 1e3 * (time.perf_counter() - began) / bench.rounds
+    inside: dict[str, float] = {}
+    for event in watched.key_averages():
+        kind = "fused loops" if event.key.startswith(("graph_", "cpp_fused")) else event.key
+        inside[kind] = inside.get(kind, 0.0) + event.self_cpu_time_total / 1e3 / bench.rounds
+    inside["all else"] = whole - sum(inside.values())
+    parts["compile"] = shares(inside)
+    return "\n\n".join(f"{name}:\n\n{table}" for name, table in parts.items())
+
+
+def openvino_profile(path: Path, pixels: np.ndarray, rounds: int) -> str:
+    """Return a table of the median ms of each kind of node, the graph compiled for this number of pictures."""
+    from swinkit.engines import openvino
+
+    model = openvino.read(path)
+    model.reshape(list(pixels.shape))
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERF_COUNT": True}
     request = openvino.core().compile_model(model, "CPU", settings).create_infer_request()
     totals: dict[str, list[float]] = {}
-    for _ in range(bench.rounds):
-        request.infer([canary_pixels(spec_of(variant), (224, 224), 8)])
+    for _ in range(rounds):
+        request.infer([pixels])
         seen: dict[str, float] = {}
         for node in request.profiling_info:
-            seen[node.node_type] = seen.get(node.node_type, 0.0) + node.real_time.total_seconds()
+            seen[node.node_type] = seen.get(node.node_type, 0.0) + 1e3 * node.real_time.total_seconds()
         for kind, value in seen.items():
             totals.setdefault(kind, []).append(value)
-    medians = sorted(((float(np.median(values)), kind) for kind, values in totals.items()), reverse=True)
-    whole = sum(value for value, _ in medians)
-    rows = [[kind, f"{1e3 * value:.1f}", f"{100 * value / whole:.1f}"] for value, kind in medians if value > whole / 500]
-    return markdown(["kind of node", "ms", "per cent"], rows)
+    return shares({kind: float(np.median(values)) for kind, values in totals.items()})
+
+
+def shares(parts: dict[str, float]) -> str:
+    """Return a table of ms and their shares, largest first, without what is below a five hundredth."""
+    whole = sum(parts.values())
+    rows = sorted(((value, kind) for kind, value in parts.items() if value > whole / 500), reverse=True)
+    return markdown(["what", "ms", "per cent"], [[kind, f"{value:.1f}", f"{100 * value / whole:.1f}"] for value, kind in rows])
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {

@@ -141,6 +141,25 @@ def floor_in_openvino(model: nn.Module, images: Tensor) -> Call:
     return call
 
 
+def floor_compiled(model: nn.Module, images: Tensor) -> Call:
+    """Return a call of the products alone in torch's own machine code, with packed weights like the engine "compile"."""
+    products = Products(model, images).eval()
+    inputs = products.inputs()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = torch._inductor.aoti_compile_and_package(
+            torch.export.export(products, tuple(inputs)),
+            package_path=f"{folder}/products.pt2",
+            inductor_configs={"freezing": True, "cpp.dynamic_threads": True},
+        )
+        package = torch._inductor.aoti_load_package(path)
+
+    def call() -> Tensor:
+        package(*inputs)
+        return torch.empty(0)  # there is no answer to compare
+
+    return call
+
+
 def our_engines(model: Swin, spec: ModelSpec, cache: Path, names: tuple[str, ...]) -> dict[str, nn.Module]:
     """Return our engines by name; "folded" is the folded network in plain torch."""
     made: dict[str, Callable[[], nn.Module]] = {
