@@ -113,7 +113,8 @@ def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False) -> Ima
         raise ImageError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}; scale it down")
     try:
         image.load()
-        return _eight_bits(_upright(image), name, image.format).convert("L" if grey else "RGB")
+        picture, mode = _eight_bits(_upright(image), name, image.format), "L" if grey else "RGB"
+        return picture if picture.mode == mode else picture.convert(mode)
     except ImageError:
         raise
     except Exception as error:
@@ -191,6 +192,7 @@ def _decode(data: bytes, name: str, grey: bool) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Return the picture turned as its EXIF says."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001 - broken EXIF says nothing about the orientation; the pixels are good
