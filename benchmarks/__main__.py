@@ -262,16 +262,12 @@ def segment(bench: Bench) -> str:
             return theirs(images).logits
 
     engines = our_engines(model, spec, bench.cache, ("torch", "compile", "openvino", "onnxruntime"))
-    compiled = torch.compile(Logits(), dynamic=False)
     calls: dict[str, Call] = {
         "transformers eager": lambda: theirs(images),
-        "transformers compiled": lambda: compiled(images),
         "transformers in OpenVINO": openvino_call(in_openvino(Logits(), images), images.numpy()),
         **{f"swinkit {name}": functools.partial(engine, images) for name, engine in engines.items()},
     }
-    return ratios(
-        bench.compare(calls, "transformers eager"), ["transformers eager", "transformers compiled", "transformers in OpenVINO"]
-    )
+    return ratios(bench.compare(calls, "transformers eager"), ["transformers eager", "transformers in OpenVINO"])
 
 
 def sizes(bench: Bench) -> str:
