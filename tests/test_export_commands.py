@@ -195,12 +195,12 @@ def test_several_threads_may_predict(tiny: Path) -> None:
 
 
 def test_auto_takes_what_is_installed_and_says_which(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if compiler() is not None:
-        assert fastest(torch.device("cpu")) == "compile"
-    monkeypatch.setattr("swinkit.engines.native.shutil.which", lambda name: None)
     if "openvino" in installed():
         assert swinkit.load(tiny, engine="auto").engine == fastest(torch.device("cpu")) == "openvino"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    if compiler() is not None:
+        assert fastest(torch.device("cpu")) == "compile"
+    monkeypatch.setattr("swinkit.engines.native.shutil.which", lambda name: None)
     assert swinkit.load(tiny, engine="auto").engine == fastest(torch.device("cpu")) == "torch"
     assert "openvino" not in installed()
 

@@ -368,13 +368,13 @@ def engine_kind(engine: str) -> str | None:
 def fastest(device: torch.device) -> str:
     """Return the fastest engine that can run here (``docs/benchmarks/cpu.md``).
 
-    On a CPU "compile" where there is a C++ compiler, else OpenVINO where it is installed, else torch; elsewhere torch.
+    On a CPU OpenVINO where it is installed, else "compile" where there is a C++ compiler, else torch; elsewhere torch.
     """
     if device.type != "cpu":
         return "torch"
-    if compiler() is not None:
-        return "compile"
-    return "openvino" if importlib.util.find_spec("openvino") is not None else "torch"
+    if importlib.util.find_spec("openvino") is not None:
+        return "openvino"
+    return "compile" if compiler() is not None else "torch"
 
 
 # engine -> kind of the exports it runs
