@@ -203,3 +203,14 @@ def test_fields_that_are_no_whole_numbers_are_named(changes: dict) -> None:
 def test_numpy_s_whole_numbers_count() -> None:
     variant = Variant(num_classes=np.int64(4))  # what labels.max() + 1 gives
     json.dumps(variant.to_dict())
+
+
+@pytest.mark.parametrize("height", range(1, 6))
+@pytest.mark.parametrize("width", range(1, 6))
+def test_merging_takes_the_four_tokens_of_each_cell(height: int, width: int) -> None:
+    places = torch.full((height + height % 2, width + width % 2), height * width)
+    places[:height, :width] = torch.arange(height * width).view(height, width)
+    cells = torch.stack([places[0::2, 0::2], places[1::2, 0::2], places[0::2, 1::2], places[1::2, 1::2]], dim=-1)
+    index = windows.merging_index(height, width)
+    assert torch.equal(index, cells.reshape(-1))
+    assert torch.equal(index[windows.merging_inverse(height, width)], torch.arange(height * width))

@@ -49,9 +49,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.beyond is None:
-            images = _pad_to_multiple(images, self.patch_size, self.patch_size, channels_last=False)
+            images = _pad_to_multiple(images, self.patch_size)
         elif images.shape[2] % self.patch_size or images.shape[3] % self.patch_size:
-            images = _pad_to_multiple(images - self.beyond, self.patch_size, self.patch_size, channels_last=False) + self.beyond
+            images = _pad_to_multiple(images - self.beyond, self.patch_size) + self.beyond
         x = self.proj(images)
         return self.norm(x.flatten(2).transpose(1, 2)).unflatten(1, x.shape[2:])
 
@@ -241,11 +241,11 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(2 * dim if post_norm else 4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _pad_to_multiple(x, 2, 2, channels_last=True)
-        x = torch.cat((x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]), dim=-1)
-        size, x = x.shape[1:3], x.flatten(1, 2)
+        batch, height, width, channels = x.shape
+        index, inverse = (windows.table(name, height, width, device=x.device) for name in ("merging", "merged"))
+        x = windows.rearrange(x.flatten(1, 2), index, inverse).reshape(batch, -1, 4 * channels)
         x = self.norm(apply(self.reduction, x)) if self.post_norm else apply(self.reduction, self.norm(x))
-        return x.unflatten(1, size)
+        return x.unflatten(1, (windows.whole(height, 2), windows.whole(width, 2)))
 
 
 class Stage(nn.Module):
@@ -385,10 +385,7 @@ class SwinBackbone(Swin):
         return [x.unflatten(2, maps[i].shape[1:3]).contiguous() for i, x in normed.items()]
 
 
-def _pad_to_multiple(x: Tensor, rows: int, columns: int, channels_last: bool) -> Tensor:
-    """Pad zeros right and bottom until height and width are multiples of ``rows`` and ``columns``."""
-    height, width = (x.shape[1], x.shape[2]) if channels_last else (x.shape[2], x.shape[3])
-    bottom, right = -height % rows, -width % columns
-    if windows.known(bottom == 0) and windows.known(right == 0):
-        return x
-    return F.pad(x, (0, 0, 0, right, 0, bottom) if channels_last else (0, right, 0, bottom))
+def _pad_to_multiple(x: Tensor, side: int) -> Tensor:
+    """Pad zeros right and bottom until height and width of (B, C, H, W) are multiples of ``side``."""
+    bottom, right = -x.shape[2] % side, -x.shape[3] % side
+    return x if windows.known(bottom == 0) and windows.known(right == 0) else F.pad(x, (0, right, 0, bottom))

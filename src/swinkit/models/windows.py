@@ -51,6 +51,22 @@ def inverse_index(height: int, width: int, window: int, shift: int) -> Tensor:
     return (of_row[:, None] + of_column[None, :]).reshape(-1)
 
 
+def merging_index(height: int, width: int) -> Tensor:
+    """Return the four tokens of every cell of 2 x 2, in the order (0,0), (1,0), (0,1), (1,1) of (row, column).
+
+    Returns:
+        (ceil(height / 2) * ceil(width / 2) * 4,) int64, cells row-major; padding has the index height * width.
+    """
+    rows, columns = torch.arange(whole(height, 2) * 2).view(-1, 1, 1, 2), torch.arange(whole(width, 2) * 2).view(1, -1, 2, 1)
+    return torch.where((rows < height) & (columns < width), rows * width + columns, height * width).reshape(-1)
+
+
+def merging_inverse(height: int, width: int) -> Tensor:
+    """Return the place of every token among those of ``merging_index``: (height * width,) int64."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    return (((rows // 2) * whole(width, 2) + columns // 2) * 4 + columns % 2 * 2 + rows % 2).reshape(-1)
+
+
 def whole(size: int, window: int) -> int:
     """Return how many windows cover ``size`` tokens."""
     return (size + window - 1) // window
@@ -200,6 +216,8 @@ def _cached(function: str, args: tuple, device: str) -> Tensor:
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "index": window_index,
     "inverse": inverse_index,
+    "merging": merging_index,
+    "merged": merging_inverse,
     "patterns": window_patterns,
     "masks": mask_patterns,
     "bias": bias_index,
