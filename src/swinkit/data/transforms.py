@@ -20,7 +20,7 @@ from swinkit.specs import Preprocessing
 
 
 def pixels_of(image: Image.Image) -> Tensor:
-    """Return the picture as (C, H, W) uint8, colours together in memory: scaling is twice as quick so, with the same result."""
+    """Return the picture as (C, H, W) uint8, colours together in memory: scaling is quicker so, with the same result."""
     array = np.array(image, dtype=np.uint8, copy=True)
     return torch.from_numpy(array.reshape(image.height, image.width, -1)).permute(2, 0, 1)
 

@@ -13,7 +13,7 @@ import torch
 from swinkit.extras import need
 
 EXTRA = "export"
-AGAIN = 3  # calls in a row with as many pictures, after which the graph is compiled for that number (3 to 9 % quicker)
+AGAIN = 3  # calls in a row with as many pictures, after which the graph is compiled for that number
 
 
 def write(
