@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 from torch.export import Dim
 
 from swinkit.models.classifier import SwinClassifier
@@ -45,6 +46,29 @@ def test_compiles_as_one_graph(version: int, kind: str) -> None:
     model = _network(version, kind)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     _check(compiled, model, (1, 3, 64, 64), (2, 3, 96, 64))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_compiled_training_gathers_its_gradients(version: int) -> None:
+    """Scattering them (``index_add``) is slow on accelerators, and there their order is another each time."""
+    torch._dynamo.reset()
+    model, graphs = _network(version, "classifier"), []
+
+    def keep(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, fullgraph=True, backend=aot_autograd(fw_compiler=keep, bw_compiler=keep))
+    images = torch.randn(2, 3, 72, 40)  # maps of 18 x 10 and 9 x 5: both are padded
+    gradients = []
+    for network in (model, compiled):
+        model.zero_grad(set_to_none=True)
+        network(images).square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
+    backward = [str(node.target) for node in graphs[1].graph.nodes]
+    assert any("index_select" in target for target in backward)
+    assert not any("index_add" in target for target in backward)
 
 
 @pytest.mark.parametrize("version", [1, 2])

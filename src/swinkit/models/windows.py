@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _disable_current_modes
 
+Device = torch.device | None
 MASKED = -100.0  # the original code's finite mask; released weights were trained with it
 
 
-def window_index(height: int, width: int, window: int, shift: int) -> Tensor:
+def window_index(height: int, width: int, window: int, shift: int, device: Device = None) -> Tensor:
     """Return which token of the row-major map every place of every window takes.
 
     The map is padded right and bottom to whole windows, rolled up and left by ``shift`` and cut, all as one gather.
@@ -34,36 +35,40 @@ def window_index(height: int, width: int, window: int, shift: int) -> Tensor:
         has the index height * width, one past the last token.
     """
     rows_of_windows, columns_of_windows = whole(height, window), whole(width, window)
-    rows = (torch.arange(rows_of_windows * window) + shift) % (rows_of_windows * window)
-    columns = (torch.arange(columns_of_windows * window) + shift) % (columns_of_windows * window)
+    rows = (torch.arange(rows_of_windows * window, device=device) + shift) % (rows_of_windows * window)
+    columns = (torch.arange(columns_of_windows * window, device=device) + shift) % (columns_of_windows * window)
     rows, columns = rows.view(-1, 1, window, 1), columns.view(1, -1, 1, window)  # (rows of windows, 1, window, 1), ...
     inside = (rows < height) & (columns < width)
     return torch.where(inside, rows * width + columns, height * width).reshape(-1)
 
 
-def inverse_index(height: int, width: int, window: int, shift: int) -> Tensor:
+def inverse_index(height: int, width: int, window: int, shift: int, device: Device = None) -> Tensor:
     """Return the place in window order of every token of the map: (height * width,) int64, ``window_index`` undone."""
     rows_of_windows, columns_of_windows = whole(height, window), whole(width, window)
-    rows = (torch.arange(height) - shift) % (rows_of_windows * window)
-    columns = (torch.arange(width) - shift) % (columns_of_windows * window)
+    # never negative: torch's compiler could not bound what % makes of it
+    rows = (torch.arange(height, device=device) + rows_of_windows * window - shift) % (rows_of_windows * window)
+    columns = (torch.arange(width, device=device) + columns_of_windows * window - shift) % (columns_of_windows * window)
     of_row = rows // window * (columns_of_windows * window * window) + rows % window * window
     of_column = columns // window * (window * window) + columns % window
     return (of_row[:, None] + of_column[None, :]).reshape(-1)
 
 
-def merging_index(height: int, width: int) -> Tensor:
+def merging_index(height: int, width: int, device: Device = None) -> Tensor:
     """Return the four tokens of every cell of 2 x 2, in the order (0,0), (1,0), (0,1), (1,1) of (row, column).
 
     Returns:
         (ceil(height / 2) * ceil(width / 2) * 4,) int64, cells row-major; padding has the index height * width.
     """
-    rows, columns = torch.arange(whole(height, 2) * 2).view(-1, 1, 1, 2), torch.arange(whole(width, 2) * 2).view(1, -1, 2, 1)
+    rows, columns = (
+        torch.arange(whole(height, 2) * 2, device=device).view(-1, 1, 1, 2),
+        torch.arange(whole(width, 2) * 2, device=device).view(1, -1, 2, 1),
+    )
     return torch.where((rows < height) & (columns < width), rows * width + columns, height * width).reshape(-1)
 
 
-def merging_inverse(height: int, width: int) -> Tensor:
+def merging_inverse(height: int, width: int, device: Device = None) -> Tensor:
     """Return the place of every token among those of ``merging_index``: (height * width,) int64."""
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)[None, :]
     return (((rows // 2) * whole(width, 2) + columns // 2) * 4 + columns % 2 * 2 + rows % 2).reshape(-1)
 
 
@@ -72,19 +77,19 @@ def whole(size: int, window: int) -> int:
     return (size + window - 1) // window
 
 
-def window_patterns(height: int, width: int, window: int) -> Tensor:
+def window_patterns(height: int, width: int, window: int, device: Device = None) -> Tensor:
     """Return which of the four mask patterns each shifted window of a map has.
 
     Returns:
         (N,) int64: 0 interior, 1 right edge, 2 bottom edge, 3 corner.
     """
     rows, columns = whole(height, window), whole(width, window)
-    bottom = (torch.arange(rows) == rows - 1).long()
-    right = (torch.arange(columns) == columns - 1).long()
+    bottom = (torch.arange(rows, device=device) == rows - 1).long()
+    right = (torch.arange(columns, device=device) == columns - 1).long()
     return (2 * bottom[:, None] + right[None, :]).reshape(-1)
 
 
-def mask_patterns(window: int, shift: int) -> Tensor:
+def mask_patterns(window: int, shift: int, device: Device = None) -> Tensor:
     """Return the four masks of shifted windows.
 
     A cyclic shift brings tokens together that are no neighbours, but only in the last row and the last column
@@ -93,7 +98,7 @@ def mask_patterns(window: int, shift: int) -> Tensor:
     Returns:
         (4, T, T) float, T tokens of a window: 0 where two tokens may see each other, else -100.
     """
-    side = (torch.arange(window) >= window - shift).long()
+    side = (torch.arange(window, device=device) >= window - shift).long()
     masks = []
     for bottom, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         region = (2 * bottom * side[:, None] + right * side[None, :]).reshape(-1)  # (T,)
@@ -101,7 +106,7 @@ def mask_patterns(window: int, shift: int) -> Tensor:
     return torch.stack(masks)
 
 
-def bias_index(window: int, table_side: int) -> Tensor:
+def bias_index(window: int, table_side: int, device: Device = None) -> Tensor:
     """Return the row of the bias table for every pair of tokens in a window.
 
     Args:
@@ -112,12 +117,12 @@ def bias_index(window: int, table_side: int) -> Tensor:
         (T, T) int64, first index the query. Row (dh + W - 1) * (2W - 1) + dw + W - 1 for a query dh rows
         below and dw columns right of the key.
     """
-    offsets = torch.arange(window)[:, None] - torch.arange(window)[None, :] + (table_side - 1) // 2
+    offsets = torch.arange(window, device=device)[:, None] - torch.arange(window, device=device)[None, :] + (table_side - 1) // 2
     rows = offsets[:, None, :, None] * table_side + offsets[None, :, None, :]
     return rows.reshape(window * window, window * window)
 
 
-def relative_coordinates(window: int, reference: int) -> Tensor:
+def relative_coordinates(window: int, reference: int, device: Device = None) -> Tensor:
     """Return V2's log-spaced coordinates, one row for each row of the bias table.
 
     Args:
@@ -127,7 +132,7 @@ def relative_coordinates(window: int, reference: int) -> Tensor:
     Returns:
         ((2W - 1) ** 2, 2) float: sign(d) * log2(1 + |d|) / 3, d = 8 * offset / (reference - 1), rows first.
     """
-    offsets = torch.arange(-(window - 1), window, dtype=torch.float32)
+    offsets = torch.arange(-(window - 1), window, dtype=torch.float32, device=device)
     scaled = 8.0 * offsets / max(reference - 1, 1)
     spaced = torch.sign(scaled) * torch.log2(scaled.abs() + 1.0) / math.log2(8.0)
     grid = torch.stack(torch.meshgrid(spaced, spaced, indexing="ij"), dim=-1)
@@ -190,7 +195,7 @@ def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor, beyond: Tensor | N
         inverse: leads back, for the gradient.
         beyond: (C,) what padding is; None is zeros.
     """
-    if torch.compiler.is_compiling() or not tokens.requires_grad:
+    if torch.compiler.is_exporting() or not tokens.requires_grad:
         return _gather(tokens, index, beyond)
     moved = _Rearrange.apply(tokens, index, inverse)
     return moved if beyond is None else moved + (index == tokens.shape[1])[:, None] * beyond.to(moved.dtype)
@@ -228,5 +233,5 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 def table(function: str, *args: int | torch.SymInt, device: torch.device) -> Tensor:
     """Return one of the tables above, cached by its sizes; a part of the graph where dynamo traces or sizes are free."""
     if torch.compiler.is_dynamo_compiling() or any(isinstance(arg, torch.SymInt) for arg in args):
-        return _FUNCTIONS[function](*args).to(device)
+        return _FUNCTIONS[function](*args, device=device)  # fused into whatever reads it
     return _cached(function, args, str(device))
