@@ -1,8 +1,8 @@
 """How fast: swinkit and its peers in turn in one run, same weights, answers compared, beside the products alone.
 
 Run ``python -m benchmarks [--only SECTION ...] [--rounds 7]``. Each section prints a table and writes it to
-``docs/benchmarks/cpu.md``, where sections of earlier runs stay. Times are medians of calls
-that take turns; on a shared machine only the ratios mean something.
+``docs/benchmarks/cpu.md`` (the section accelerator, for machines that have one, to ``accelerator.md`` beside it), where sections
+of earlier runs stay. Times are medians of calls that take turns; on a shared machine only the ratios mean something.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from benchmarks import accelerator as on_accelerator
 from benchmarks.peers import (
     Call,
     floor_compiled,
@@ -441,6 +442,11 @@ def shares(parts: dict[str, float]) -> str:
     return markdown(["what", "ms", "per cent"], [[kind, f"{value:.1f}", f"{100 * value / whole:.1f}"] for value, kind in rows])
 
 
+def accelerator(bench: Bench) -> str:
+    """Swin-S at 224 on this machine's accelerator: bfloat16, batch 1 and 128, and a training step, beside timm."""
+    return on_accelerator.tables(resolve(SMALL)[1], torch.device("cuda"), bench.rounds)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "classify": ("Swin-S at 224, exact", classify),
     "profile": ("Where the time goes", profile),
@@ -451,44 +457,54 @@ SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "sizes": ("Cost against size", sizes),
     "photos": ("From photos on disk to top-5", photos),
     "exports": ("Exports agree", exports),
+    "accelerator": ("Swin-S at 224 on an accelerator", accelerator),
 }
+TITLES = {"cpu": "Speed on a CPU", "accelerator": "Speed on an accelerator"}  # of pages
 
 
 def main() -> None:
     """Run sections and write them into the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=sorted(SECTIONS), default=list(SECTIONS), metavar="SECTION")
+    parser.add_argument("--only", nargs="+", choices=sorted(SECTIONS), default=None, metavar="SECTION")
     parser.add_argument("--rounds", type=int, default=7, help="calls of each, in turn")
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--cache", type=Path, help="folder that keeps exports between runs")
-    parser.add_argument("--page", type=Path, default=PAGES / "cpu.md")
+    parser.add_argument("--pages", type=Path, default=PAGES, help="folder of the pages")
     arguments = parser.parse_args()
+    there = torch.cuda.is_available()
+    chosen = arguments.only or [name for name in SECTIONS if name != "accelerator" or there]
+    if "accelerator" in chosen and not there:
+        raise SystemExit("torch finds no accelerator here")
     if arguments.rounds < 7:
         print("medians of fewer than seven calls are for trying out only")
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(arguments.rounds, arguments.photos, arguments.cache or Path(temporary))
-        for name in arguments.only:
+        for name in chosen:
             title, section = SECTIONS[name]
             torch.manual_seed(0)
             text = section(bench)
             Console(width=160, markup=False, highlight=False).print(f"{title}\n{text}\n")
-            _write(arguments.page, name, title, section.__doc__ or "", text, arguments.rounds)
+            _write(arguments.pages, name, title, section.__doc__ or "", text, arguments.rounds)
 
 
-def _write(page: Path, name: str, title: str, about: str, text: str, rounds: int) -> None:
-    """Put a section into the page, in the order of ``SECTIONS``; the others stay as they are."""
+def _write(pages: Path, name: str, title: str, about: str, text: str, rounds: int) -> None:
+    """Put a section into its page, in the order of ``SECTIONS``; the others stay as they are."""
+    kind = "accelerator" if name == "accelerator" else "cpu"
+    page = pages / f"{kind}.md"
     there = page.read_text(encoding="utf-8") if page.is_file() else ""
     parts = {found[1]: found[0] for found in re.finditer(r"<!-- (\w+) -->.*?(?=\n<!-- |\Z)", there, re.DOTALL)}
     made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; {'; '.join((*machine(), *_versions()))}; medians of {rounds}"
     parts[name] = f"<!-- {name} -->\n## {title}\n\n{about.strip()}\n\n{text}\n\n`python -m benchmarks --only {name}`, {made}.\n"
-    head = "# Speed on a CPU\n\nPrinted by `python -m benchmarks`; only ratios within a table mean something.\n"
+    head = f"# {TITLES[kind]}\n\nPrinted by `python -m benchmarks`; only ratios within a table mean something.\n"
     atomic_write(page, "\n".join([head, *(parts[key] for key in SECTIONS if key in parts)]))
 
 
 def _versions() -> list[str]:
     import importlib.metadata
 
-    return [f"{name} {importlib.metadata.version(name)}" for name in ("timm", "transformers", "openvino", "onnxruntime", "nncf")]
+    wanted = {"timm", "transformers", "openvino", "onnxruntime", "nncf"}
+    found = {found.name: found.version for found in importlib.metadata.distributions() if found.name in wanted}
+    return [f"{name} {version}" for name, version in sorted(found.items())]
 
 
 if __name__ == "__main__":
