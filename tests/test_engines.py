@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from swinkit.engines.exported import Engine, canary_pixels, difference, sampled
 from swinkit.engines.fast import FromPixels, folded
+from swinkit.export import CompiledEngine
 from swinkit.models import create_model
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.swin import SwinBackbone
@@ -166,3 +167,18 @@ def test_a_canary_is_the_same_everywhere_and_kept_small() -> None:
     assert sampled(np.zeros((1, 4, 100, 20))).shape == (1, 4, 32, 20)
     assert difference([np.zeros(3)], [np.full(3, np.nan)]) == float("inf")
     assert difference([np.zeros(3)], []) == float("inf")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("kind", ["classifier", "pyramid", "upernet"])
+def test_an_accelerator_compiles_the_same_answers(kind: str, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    network, spec = tiny(kind, version), ModelSpec(SHAPE, Preprocessing((64, 64)))
+    pixels = torch.from_numpy(canary_pixels(spec, (64, 72), 3))
+    with torch.inference_mode():
+        expected = maps(network(normalised(pixels, spec.preprocessing)))
+    engine = CompiledEngine(network.to("cuda"), spec)
+    for count in (3, 2):  # two are filled up to three
+        found = [map_.cpu() for map_ in maps(engine(pixels[:count].to("cuda")))]
+        assert largest(found, [map_[:count] for map_ in expected]) < 1e-4

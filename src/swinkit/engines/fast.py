@@ -77,8 +77,9 @@ class FromPixels(nn.Module):
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = folded(network)
-        mean = 255 * torch.tensor(preprocessing.mean, dtype=torch.float64)
-        spread = 255 * torch.tensor(preprocessing.std, dtype=torch.float64)
+        place = next(network.parameters()).device
+        mean = 255 * torch.tensor(preprocessing.mean, dtype=torch.float64, device=place)
+        spread = 255 * torch.tensor(preprocessing.std, dtype=torch.float64, device=place)
         self.statistics: nn.Parameter | None = None
         body = self.network.backbone if isinstance(self.network, Segmenter) else self.network
         if isinstance(body, Swin):

@@ -315,7 +315,7 @@ class CompiledEngine(Engine):
 
     def run(self, pixels: Tensor) -> Tensor | list[Tensor]:
         """Answer (B, C, H, W) pixels of 0..255 of any size."""
-        pixels, count = pixels.float().to(next(self.parameters()).device), pixels.shape[0]
+        pixels, count = pixels.to(next(self.parameters()).device).float(), pixels.shape[0]
         larger = [shape[0] for shape in self._graphs if shape[1:] == pixels.shape[1:] and shape[0] > count]
         if larger and tuple(pixels.shape) not in self._graphs:  # the last batch of many: cheaper to fill up than to compile for
             pixels = torch.cat((pixels, pixels.new_zeros(min(larger) - count, *pixels.shape[1:])))
