@@ -1,7 +1,11 @@
-"""The attention of machine code: softmax(scale q k^T + bias) v, compared in float64, and where graphs call it."""
+"""What machine code brings of its own: attention, compared in float64, and memory that stays."""
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +96,29 @@ def test_machine_code_calls_it(attend: Attend, tmp_path: Path) -> None:
     assert sum(count for name, count in calls.items() if name.startswith("swinkit::attend_")) % 2 == 0
     assert any(name.startswith("swinkit::attend_") for name in calls)
     assert not any("scaled_dot_product" in name for name in calls)
+
+
+MEMORY = """
+import resource, sys, torch
+from swinkit.engines import native
+if sys.argv[1] == "kept":
+    native._keep_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    parts = [torch.empty(size << 18).fill_(1) for size in (40, 9, 40)]  # MiB, as the maps of a batch
+    del parts
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(faults() for _ in range(10)))  # the first calls find their places
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_the_memory_of_one_call_serves_the_next() -> None:
+    def faults(how: str, **settings: str) -> int:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))} | settings
+        done = subprocess.run([sys.executable, "-c", MEMORY, how], env=env, capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("kept") < 500
+    assert faults("given back") > 10_000  # 4 KiB each
+    assert faults("kept", MALLOC_TRIM_THRESHOLD_="131072") > 10_000  # a user's own setting stays
