@@ -79,7 +79,7 @@ class Products(nn.Module):
     """The linear layers of a network and its patch convolution, same shapes, nothing between: no network can be quicker.
 
     Each layer gets constant input of its own shape. One number of each product is given back: then none is optimised away, and no
-    engine has to find memory for all of them at once, which cost a tenth of the time.
+    engine has to find memory for all of them at once.
     """
 
     def __init__(self, model: nn.Module, images: Tensor) -> None:

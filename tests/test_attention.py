@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.test_engines import SHAPE, shaken
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from swinkit.engines import native
 from swinkit.engines.exported import ExportedEngine
@@ -96,6 +97,27 @@ def test_machine_code_calls_it(attend: Attend, tmp_path: Path) -> None:
     assert sum(count for name, count in calls.items() if name.startswith("swinkit::attend_")) % 2 == 0
     assert any(name.startswith("swinkit::attend_") for name in calls)
     assert not any("scaled_dot_product" in name for name in calls)
+
+
+def test_attention_of_other_forms_stays(tmp_path: Path) -> None:
+    class Other(nn.Module):
+        def forward(self, x: Tensor, mask: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+            attend = F.scaled_dot_product_attention
+            return (
+                attend(x, x, x),
+                attend(x, x, x, mask),
+                attend(x, x, x, None, 0.0, True),
+                attend(x[0], x[0], x[0], bias[0]),
+                attend(x, x[:, :, :3], x[:, :, :3], bias[..., :3]),
+                attend(x[..., :24], x[..., :24], x[..., :24], bias),
+                attend(x, x, x, bias[:, :1]),
+            )
+
+    example = (torch.randn(2, 3, 5, 32), torch.ones(2, 3, 5, 5, dtype=torch.bool), torch.randn(2, 3, 5, 5))
+    module = torch.export.export(Other(), example).module()
+    before = str(module.graph)
+    assert str(native._own_attention(module, tmp_path).graph) == before
+    assert not [*tmp_path.iterdir()]
 
 
 MEMORY = """

@@ -1,9 +1,9 @@
 // Attention of small windows for a CPU: softmax(scale q k^T + bias) v, all of one window and head inside the nearest cache.
 //
-// PyTorch's fused attention is made for thousands of tokens; for the 49 of a window it runs at a fifth of the rate of the linear
-// layers around it. Here the keys of a head are turned once, ROWS queries at a time meet all of them in registers, and nothing
+// PyTorch's fused attention is made for thousands of tokens; for the 49 of a window it is far slower than the linear layers
+// around it. Here the keys of a head are turned once, ROWS queries at a time meet all of them in registers, and nothing
 // but the answer is written. native.py compiles this file for the processor at hand and puts it where an exported graph had
-// scaled_dot_product_attention; tests/test_export.py compares the two.
+// scaled_dot_product_attention; tests/test_attention.py compares the two.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -11,6 +11,7 @@
 #include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 

@@ -58,8 +58,7 @@ def write(
 
 def _own_attention(module: fx.GraphModule, folder: Path) -> fx.GraphModule:
     """Let a graph call ``attention.cpp``, compiled into the folder, where it has attention with a bias."""
-    found = [node for node in module.graph.nodes if node.target is aten.scaled_dot_product_attention.default]
-    found = [node for node in found if len(node.args) == 4 and _suits(node.args[0].meta["val"], node.args[3].meta["val"])]
+    found = [node for node in module.graph.nodes if _suits(node)]
     if not found:
         return module
     attend = compile_attention(folder)
@@ -81,9 +80,18 @@ def _own_attention(module: fx.GraphModule, folder: Path) -> fx.GraphModule:
     return module
 
 
-def _suits(query: Tensor, bias: Tensor) -> bool:
+def _suits(node: fx.Node) -> bool:
+    """Say whether a node is attention as ``attention.cpp`` does it; a backbone of another library may have other forms."""
+    if node.target is not aten.scaled_dot_product_attention.default or len(node.args) != 4:
+        return False
+    if not all(isinstance(part, fx.Node) for part in node.args):
+        return False
+    query, key, value, bias = (part.meta["val"] for part in node.args if isinstance(part, fx.Node))
+    if query.ndim != 4 or bias.ndim != 4 or bias.dtype != torch.float32 or node.kwargs.get("enable_gqa"):
+        return False
     heads, tokens, width = query.shape[1:]
-    return width % VECTOR == 0 and bias.shape[1:] == (heads, tokens, tokens)
+    alike = all(part.shape[1:] == query.shape[1:] for part in (key, value))
+    return alike and width % VECTOR == 0 and bias.shape[1:] == (heads, tokens, tokens)
 
 
 def compile_attention(folder: Path) -> Callable[..., Tensor]:
@@ -125,7 +133,7 @@ def _keep_memory() -> None:
     """Let glibc keep the memory of one call for the next; other C libraries, and a user's own settings, stay as they are.
 
     The maps of a batch are larger than what glibc holds back by default. It would give them to the system and fetch them again,
-    zeroed page by page, in every call: tens of thousands of page faults, a twentieth of the time. The other engines hold theirs.
+    zeroed page by page, in every call: tens of thousands of page faults. The other engines hold theirs.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return
