@@ -8,7 +8,6 @@ of earlier runs stay. Times are medians of calls that take turns; on a shared ma
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import functools
 import math
@@ -17,9 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,50 +25,38 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks import accelerator as on_accelerator
+from benchmarks.contenders import (
+    FLOORS,
+    SIXTEEN,
+    SMALL,
+    classify_makers,
+    int8_makers,
+    photo_makers,
+    pyramid_makers,
+    segment_makers,
+)
 from benchmarks.peers import (
-    Call,
-    floor_compiled,
-    floor_in_openvino,
-    in_openvino,
+    Products,
     network,
-    openvino_call,
-    our_engines,
-    plain,
-    same,
     spec_of,
 )
+from benchmarks.processor import peak
+from benchmarks.turns import Makers, enough, take_turns
 from swinkit.cards import machine
 from swinkit.engines.timing import interleaved
 from swinkit.files import atomic_write
-from swinkit.models import swin
 from swinkit.models.variants import resolve
-from swinkit.specs import Variant
+from swinkit.specs import ModelSpec, Preprocessing, Variant
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
 BOUND = 1e-4  # of answers that shall be equal
-SMALL = "swin_small_patch4_window7_224"
 
 
 class Bench:
-    """Options of the run, and what every section needs."""
+    """Options of the run."""
 
     def __init__(self, rounds: int, photos: int, cache: Path) -> None:
         self.rounds, self.photos, self.cache = rounds, photos, cache
-
-    def compare(self, calls: dict[str, Call], reference: str, exact: set[str] | None = None) -> dict[str, dict[str, float]]:
-        """Return ms and the difference of answers from the reference's, a row a call; those of ``exact`` must agree."""
-        with torch.inference_mode():
-            expected = plain(calls[reference]()).clone()
-            rows: dict[str, dict[str, float]] = {}
-            for name, call in calls.items():
-                answer = plain(call())
-                fits = answer.shape == expected.shape
-                rows[name] = {"error": float((answer - expected).abs().max()) if fits else math.nan}
-                if (exact is None or name in exact) and fits and not rows[name]["error"] <= BOUND:
-                    raise SystemExit(f"{name} answers otherwise than {reference}: {rows[name]['error']:.2g}")
-            for name, seconds in interleaved(calls, self.rounds).items():
-                rows[name]["ms"] = 1e3 * seconds
-        return rows
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -79,196 +65,94 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def ratios(rows: dict[str, dict[str, float]], bases: list[str]) -> str:
-    """Return the rows with their ratio to some of them."""
-    body = []
-    for name, row in rows.items():
-        error = "-" if math.isnan(row["error"]) else f"{row['error']:.1g}"
-        body.append([name, f"{row['ms']:.1f}", *(f"{row['ms'] / rows[base]['ms']:.2f}" for base in bases), error])
-    return markdown(["what", "ms", *(f"x {base}" for base in bases), "largest difference"], body)
+PLACES = {"near": "Cores that share a cache", "far": "Cores that share none"}
 
 
-def classify_calls(
-    variant: Variant, batch: int, bench: Bench, engines: tuple[str, ...], peers: tuple[str, ...]
-) -> dict[str, Call]:
-    """Return calls of our engines, of the peers, of OpenVINO on timm's graph, and of the products alone."""
-    model, images = network(variant), torch.randn(batch, 3, variant.img_size, variant.img_size)
-    theirs = {name: same(model, name) for name in peers}
-    calls: dict[str, Call] = {f"{name} eager": functools.partial(peer, images) for name, peer in theirs.items()}
-    for name, engine in our_engines(model, spec_of(variant), bench.cache, engines).items():
-        calls[f"swinkit {name}"] = functools.partial(engine, images)
-    if "timm" in theirs:
-        if "compile" in engines:
-            calls["timm compiled"] = functools.partial(torch.compile(theirs["timm"], dynamic=False), images)
-        calls["timm in OpenVINO"] = openvino_call(in_openvino(theirs["timm"], images), images.numpy())
-    calls["products in OpenVINO"] = floor_in_openvino(model, images)
-    if "compile" in engines:
-        calls["products compiled"] = floor_compiled(model, images)
-    return calls
+def compare(
+    makers: Callable[..., Makers], arguments: tuple, bench: Bench, bases: Sequence[str], unequal: Sequence[str] = ()
+) -> str:
+    """Let contenders take turns and return their table: times and their ratio to ``bases``, the first of which is the truth.
+
+    There is a table for each place of the cores in which every contender had as many turns as wanted; none of both, one of all.
+
+    Args:
+        makers, arguments: as for ``take_turns``.
+        bench: rounds.
+        bases: names.
+        unequal: whose answers need not be the same.
+
+    Raises:
+        SystemExit: another's answer differs by more than ``BOUND``.
+    """
+    found = take_turns(makers, arguments, bench.rounds)
+    truth, errors = found[bases[0]].answer, {}
+    for name, contender in found.items():
+        same_shape = contender.answer.shape == truth.shape and truth.size
+        errors[name] = float(np.abs(contender.answer - truth).max()) if same_shape else math.nan
+        if contender.answer.size and name not in unequal and not errors[name] <= BOUND:
+            raise SystemExit(f"{name} answers otherwise than {bases[0]}: {errors[name]:.2g}")
+    tables = []
+    for place in [place for place in PLACES if enough(found, place, bench.rounds)] or [""]:
+        rows = []
+        for name, contender in found.items():
+            times = [contender.ms(place) / found[base].ms(place) for base in bases]
+            error = "-" if math.isnan(errors[name]) else f"{errors[name]:.1g}"
+            rows.append([name, f"{contender.ms(place):.1f}", *(f"{x:.2f}" for x in times), error, f"{contender.megabytes:.0f}"])
+        turns = [len(getattr(contender, place) if place else contender.near + contender.far) for contender in found.values()]
+        about = f"{PLACES.get(place, 'Cores in either place')}, medians of {min(turns)} to {max(turns)} turns:"
+        tables.append(
+            f"{about}\n\n{markdown(['what', 'ms', *(f'x {base}' for base in bases), 'largest difference', 'peak MB'], rows)}"
+        )
+    return "\n\n".join(tables)
 
 
 def classify(bench: Bench) -> str:
     """Swin-S at 224: engines and peers, batch 1 and 8."""
+    engines, bases = ("torch", "folded", "compile", "openvino", "onnxruntime"), ("timm eager", "timm in OpenVINO", *FLOORS)
     parts = []
     for batch in (1, 8):
-        engines = ("torch", "folded", "compile", "openvino", "onnxruntime")
-        calls = classify_calls(resolve(SMALL)[1], batch, bench, engines, ("timm", "hf", "torchvision"))
-        rows = bench.compare(calls, "timm eager")
+        arguments = (resolve(SMALL)[1], batch, bench.cache, engines, ("timm", "hf", "torchvision"))
         parts.append(
-            f"Batch {batch}:\n\n{ratios(rows, ['timm eager', 'timm in OpenVINO', 'products in OpenVINO', 'products compiled'])}"
+            f"### Batch {batch}\n\n{compare(classify_makers, arguments, bench, bases)}\n\n{limit(resolve(SMALL)[1], batch)}"
         )
     return "\n\n".join(parts)
+
+
+def limit(variant: Variant, batch: int) -> str:
+    """Return a sentence: what the products need on a processor that does nothing but multiply and add, in registers."""
+    products = Products(network(variant), torch.randn(batch, 3, variant.img_size, variant.img_size))
+    work = sum(2 * rows * layer.weight.numel() for rows, layer in zip(products.rows, products.layers, strict=True))  # type: ignore[operator,union-attr]
+    most = peak()
+    return (
+        f"The products are {work / 1e9:.1f} GFLOP. This processor multiplies and adds {most / 1e9:.0f} GFLOP a second at most, "
+        f"with everything in registers: no float32 product takes less than {1e3 * work / most:.1f} ms in all."
+    )
 
 
 def families(bench: Bench) -> str:
     """V2 at 256 and window 12 at 384 (tiny V2, base V1), batch 1."""
     parts = []
     for name in ("swinv2_tiny_patch4_window8_256", "swin_base_patch4_window12_384"):
-        calls = classify_calls(resolve(name)[1], 1, bench, ("torch", "compile", "openvino"), ("timm", "hf"))
-        rows = bench.compare(calls, "timm eager")
-        parts.append(f"{name}:\n\n{ratios(rows, ['timm eager', 'timm in OpenVINO', 'products in OpenVINO'])}")
+        arguments = (resolve(name)[1], 1, bench.cache, ("torch", "compile", "openvino"), ("timm", "hf"))
+        parts.append(f"### {name}\n\n{compare(classify_makers, arguments, bench, ('timm eager', 'timm in OpenVINO', *FLOORS))}")
     return "\n\n".join(parts)
 
 
 def int8(bench: Bench) -> str:
-    """Eight bits, Swin-S batch 8: ours, NNCF applied to timm's graph, both against exact OpenVINO."""
-    import nncf
-    import openvino as ov
-
-    from swinkit.engines import openvino
-    from swinkit.engines.exported import ExportedEngine, canary_pixels
-    from swinkit.export import export_network
-    from swinkit.export.int8 import quantiser
-
-    variant = resolve(SMALL)[1]
-    model, spec = network(variant), spec_of(variant)
-    images = torch.randn(8, 3, 224, 224)
-    pixels = torch.from_numpy(canary_pixels(spec, (224, 224), 8))
-    pictures = np.split(canary_pixels(spec, (224, 224), 40), 40)
-    with tempfile.TemporaryDirectory() as folder:
-        export_network(model, spec, Path(folder) / "int8", "openvino", [(224, 224)], quantiser(pictures, smooth=True))
-        ours = ExportedEngine(Path(folder) / "int8")
-        theirs = same(model, "timm")
-        with torch.no_grad():
-            graph = ov.convert_model(torch.export.export(theirs, (images,)))
-        # timm's graph has its batch inside: it is calibrated eight pictures at a time
-        eights = [np.concatenate(pictures[i : i + 8]) for i in range(0, 40, 8)]
-        normalised = [((pixels / 255.0 - 0.45) / 0.226).astype(np.float32) for pixels in eights]
-        quantised = nncf.quantize(
-            graph, nncf.Dataset(normalised), subset_size=len(normalised), model_type=nncf.ModelType.TRANSFORMER
-        )
-        exact = our_engines(model, spec, bench.cache, ("openvino",))["openvino"]
-        calls: dict[str, Call] = {
-            "swinkit exact": functools.partial(exact, pixels),
-            "swinkit eight bits": functools.partial(ours, pixels),
-            "timm in OpenVINO, exact": openvino_call(in_openvino(theirs, images), images.numpy()),
-            "timm in OpenVINO, eight bits": openvino_call(openvino.compiled(quantised), images.numpy()),
-        }
-        rows = bench.compare(calls, "swinkit exact", exact=set())
-    for name in ("timm in OpenVINO, exact", "timm in OpenVINO, eight bits"):
-        rows[name]["error"] = math.nan  # other pictures
-    return ratios(rows, ["swinkit exact", "timm in OpenVINO, eight bits"])
+    """Eight bits in OpenVINO, Swin-S batch 8: ours, and NNCF applied to timm's graph, which answers other pictures."""
+    theirs = ("timm exact", "timm eight bits")
+    return compare(int8_makers, (bench.cache,), bench, ("swinkit exact", *theirs), ("swinkit eight bits", *theirs))
 
 
 def pyramid(bench: Bench) -> str:
     """The Swin-T pyramid at 800 x 1216, batch 1: swinkit, transformers' SwinBackbone, and what padded rows cost."""
-    import transformers
-    from safetensors.torch import save_file
-
-    from swinkit import create_backbone
-    from swinkit.export import OnDemandEngine
-    from swinkit.specs import ModelSpec, Preprocessing
-    from swinkit.weights import from_neutral
-
-    model = create_backbone("swin_tiny").eval()
-    images = torch.randn(1, 3, 800, 1216)
-    config = transformers.SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
-    tensors = from_neutral(model.state_dict(), "hf", 1, "swin.")
-    with tempfile.TemporaryDirectory() as folder:
-        config.save_pretrained(folder)
-        tensors = {k.removeprefix("swin."): v.contiguous() for k, v in tensors.items()}
-        save_file(tensors, f"{folder}/model.safetensors", metadata={"format": "pt"})
-        theirs = transformers.SwinBackbone.from_pretrained(folder, config=config).eval()
-
-    def maps(answer: Any) -> Any:
-        return answer.feature_maps[-1] if hasattr(answer, "feature_maps") else answer[-1]
-
-    class Maps(nn.Module):
-        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-            return list(theirs(images).feature_maps)
-
-    spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), task="pyramid", name="swin_tiny")
-    ours, left_out = (OnDemandEngine(model, spec, "openvino", bench.cache / name) for name in ("usual", "rows left out"))
-    machine_code = OnDemandEngine(model, spec, "aotinductor", bench.cache)
-    compiled = torch.compile(Maps(), dynamic=False)
-    ours(images)
-    with padding_pays(0):
-        left_out(images)
-    request = in_openvino(Maps(), images).create_infer_request()
-
-    def transformers_in_openvino() -> Any:
-        request.infer([images.numpy()], share_inputs=True, share_outputs=True)
-        return torch.from_numpy(request.output_tensors[3].data)
-
-    def padded(share: float) -> Any:
-        with padding_pays(share):
-            return maps(model(images))
-
-    calls: dict[str, Call] = {
-        "transformers eager": lambda: maps(theirs(images)),
-        "swinkit torch": lambda: maps(model(images)),
-        "swinkit torch, all padded rows computed": lambda: padded(math.inf),
-        "swinkit torch, no padded rows computed": lambda: padded(0),
-        "transformers compiled": lambda: maps(compiled(images)),
-        "swinkit compile": lambda: maps(machine_code(images)),
-        "transformers in OpenVINO": transformers_in_openvino,
-        "swinkit openvino": lambda: maps(ours(images)),
-        "swinkit openvino, no padded rows computed": lambda: maps(left_out(images)),
-    }
-    return ratios(
-        bench.compare(calls, "transformers eager"), ["transformers eager", "transformers compiled", "transformers in OpenVINO"]
-    )
-
-
-@contextlib.contextmanager
-def padding_pays(share: float) -> Iterator[None]:
-    """While entered, products of padded rows are computed up to this share of a map times channels: 0 none, infinity all."""
-    usual, swin.PADDING_PAYS = swin.PADDING_PAYS, share
-    try:
-        yield
-    finally:
-        swin.PADDING_PAYS = usual
+    bases = ("transformers eager", "transformers compiled", "transformers in OpenVINO")
+    return compare(pyramid_makers, (bench.cache,), bench, bases)
 
 
 def segment(bench: Bench) -> str:
     """UPerNet on Swin-T at 512 x 512, 150 classes, batch 1, against transformers' own."""
-    from transformers import UperNetForSemanticSegmentation
-
-    from swinkit import create_model
-    from swinkit.models.segmentation import Segmenter
-    from swinkit.specs import ModelSpec, Preprocessing
-    from swinkit.weights import save_pretrained
-
-    model = create_model("upernet", backbone="swin_tiny").eval()
-    assert isinstance(model, Segmenter)
-    variant = model.backbone.variant.changed(num_classes=150)  # type: ignore[union-attr]
-    spec = ModelSpec(variant, Preprocessing((512, 512)), task="segment", name="upernet_swin_tiny", decoder=model.decoder)
-    with tempfile.TemporaryDirectory() as folder:
-        save_pretrained(model, spec, Path(folder) / "hf")
-        theirs = UperNetForSemanticSegmentation.from_pretrained(Path(folder) / "hf").eval()
-    images = torch.randn(1, 3, 512, 512)
-
-    class Logits(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return theirs(images).logits
-
-    engines = our_engines(model, spec, bench.cache, ("torch", "compile", "openvino", "onnxruntime"))
-    calls: dict[str, Call] = {
-        "transformers eager": lambda: theirs(images),
-        "transformers in OpenVINO": openvino_call(in_openvino(Logits(), images), images.numpy()),
-        **{f"swinkit {name}": functools.partial(engine, images) for name, engine in engines.items()},
-    }
-    return ratios(bench.compare(calls, "transformers eager"), ["transformers eager", "transformers in OpenVINO"])
+    return compare(segment_makers, (bench.cache,), bench, ("transformers eager", "transformers in OpenVINO"))
 
 
 def sizes(bench: Bench) -> str:
@@ -297,65 +181,44 @@ def sizes(bench: Bench) -> str:
 
 def photos(bench: Bench) -> str:
     """1,000 photos on disk to top-5, Swin-T's weights: swinkit's predictor against transformers' pipeline, batch 8."""
-    from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
-
     from benchmarks.startup import make_photos
-    from swinkit.prediction import Predictor
     from swinkit.weights import save_pretrained
 
     variant = resolve("swin_tiny_patch4_window7_224")[1]
-    model, spec = network(variant), spec_of(variant).changed(labels=tuple(f"class {i}" for i in range(1000)))
+    spec = spec_of(variant).changed(labels=tuple(f"class {i}" for i in range(1000)))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_photos(folder / "photos", bench.photos)
-        paths = [str(path) for path in sorted((folder / "photos").iterdir())]
-        save_pretrained(model, spec, folder / "hf")
-        theirs = pipeline(
-            "image-classification",
-            model=AutoModelForImageClassification.from_pretrained(folder / "hf"),
-            image_processor=AutoImageProcessor.from_pretrained(folder / "hf"),
-        )
-        engines = our_engines(model, spec, bench.cache, ("torch", "compile", "openvino"))
-        ours = {name: Predictor(engine, spec, model) for name, engine in engines.items()}
-
-        def rate(call: Callable[[list[str]], list[Any]]) -> tuple[float, list[Any]]:
-            call(paths[:16])
-            began = time.perf_counter()
-            answers = call(paths)
-            return len(paths) / (time.perf_counter() - began), answers
-
-        found = {"transformers pipeline": rate(lambda chosen: theirs(chosen, batch_size=8, top_k=5))}
-        for name, predictor in ours.items():
-            found[f"swinkit {name}"] = rate(lambda chosen, p=predictor: list(p.stream(chosen, batch=8)))
-        images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8)
-        with torch.inference_mode():
-            alone = interleaved(
-                {
-                    name: functools.partial(engine, images if name != "torch" else images / 255.0)
-                    for name, engine in engines.items()
-                },
-                bench.rounds,
+        make_photos(Path(temporary) / "photos", bench.photos)
+        save_pretrained(network(variant), spec, Path(temporary) / "hf")
+        found = take_turns(photo_makers, (Path(temporary), bench.cache), bench.rounds, patience=1)
+    pipeline = found["transformers pipeline"]
+    tables = []
+    for place in [place for place in PLACES if enough(found, place, bench.rounds)] or [""]:
+        rows = []
+        for name, contender in found.items():
+            if name.endswith(" alone"):
+                continue
+            own = found.get(f"{name.removeprefix('swinkit ')} alone")
+            each = contender.ms(place) / (bench.photos / SIXTEEN)  # ms of a photo
+            rows.append(
+                [
+                    name,
+                    f"{1e3 / each:.1f}",
+                    f"{pipeline.ms(place) / contender.ms(place):.2f}",
+                    "" if own is None else f"{100 * own.ms(place) / 8 / each:.0f} %",
+                    f"{int(((contender.answer == pipeline.answer) & (pipeline.answer >= 0)).sum())} of {len(pipeline.answer)}",
+                    f"{contender.megabytes:.0f}",
+                ]
             )
-    peer_rate, peer_answers = found["transformers pipeline"]
-    tops = [max(answer, key=lambda row: row["score"])["label"] for answer in peer_answers]
-    rows = []
-    for name, (speed, answers) in found.items():
-        own = alone.get(name.removeprefix("swinkit "))
-        share = f"{100 * speed * own / 8:.0f} %" if own else ""
-        agree = (
-            ""
-            if own is None
-            else f"{sum(a.predictions[0].label == t for a, t in zip(answers, tops, strict=True))} of {len(tops)}"
-        )
-        rows.append([name, f"{speed:.1f}", f"{speed / peer_rate:.2f}", share, agree])
-    return markdown(["what", "photos/s", "x pipeline", "of the engine's own rate", "same top-1"], rows)
+        head = ["what", "photos/s", "x pipeline", "of the engine's own rate", "same top-1", "peak MB"]
+        tables.append(f"{PLACES.get(place, 'Cores in either place')}:\n\n{markdown(head, rows)}")
+    return "\n\n".join(tables)
 
 
 def exports(_bench: Bench) -> str:
     """Every kind of export of every task: largest difference from the network over batches 1 and 3, at two sizes."""
     from swinkit import create_backbone, create_model
     from swinkit.export import export_network
-    from swinkit.specs import ModelSpec, Preprocessing
+    from swinkit.specs import ModelSpec
 
     pre = Preprocessing((224, 224))
     models: dict[str, tuple[nn.Module, ModelSpec]] = {}

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity import peer, randomise
-from swinkit.engines import openvino
+from swinkit.engines import native, openvino
 from swinkit.engines.fast import folded
 from swinkit.export import OnDemandEngine
 from swinkit.models.classifier import SwinClassifier
-from swinkit.models.swin import Swin
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 from swinkit.weights import from_neutral
 
@@ -64,13 +63,13 @@ def in_openvino(model: nn.Module, images: Tensor) -> Any:
     return openvino.compiled(converted)
 
 
-def openvino_call(compiled: Any, array: np.ndarray) -> Call:
-    """Return a call of a compiled OpenVINO model, without copies."""
+def openvino_call(compiled: Any, array: np.ndarray, answer: int = 0) -> Call:
+    """Return a call of a compiled OpenVINO model, without copies, that gives one of its answers."""
     request = compiled.create_infer_request()
 
     def call() -> Any:
         request.infer([array], share_inputs=True, share_outputs=True)
-        return request.output_tensors[0].data
+        return request.output_tensors[answer].data
 
     return call
 
@@ -143,7 +142,8 @@ def floor_in_openvino(model: nn.Module, images: Tensor) -> Call:
 
 
 def floor_compiled(model: nn.Module, images: Tensor) -> Call:
-    """Return a call of the products alone in torch's own machine code, with packed weights like the engine "compile"."""
+    """Return a call of the products alone in torch's own machine code, with the packed weights and kept memory of "compile"."""
+    native._keep_memory()
     products = Products(model, images).eval()
     inputs = products.inputs()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
@@ -161,16 +161,11 @@ def floor_compiled(model: nn.Module, images: Tensor) -> Call:
     return call
 
 
-def our_engines(model: Swin, spec: ModelSpec, cache: Path, names: tuple[str, ...]) -> dict[str, nn.Module]:
-    """Return our engines by name; "folded" is the folded network in plain torch."""
-    made: dict[str, Callable[[], nn.Module]] = {
-        "torch": lambda: model,
-        "folded": lambda: folded(model),
-        "compile": lambda: OnDemandEngine(model, spec, "aotinductor", cache),
-        "openvino": lambda: OnDemandEngine(model, spec, "openvino", cache),
-        "onnxruntime": lambda: OnDemandEngine(model, spec, "onnx", cache),
-    }
-    return {name: made[name]() for name in names}
+def our_engine(name: str, model: nn.Module, spec: ModelSpec, cache: Path) -> nn.Module:
+    """Return one of our engines; "folded" is the folded network in plain torch."""
+    if name in ("torch", "folded"):
+        return model if name == "torch" else folded(model)
+    return OnDemandEngine(model, spec, {"compile": "aotinductor", "onnxruntime": "onnx"}.get(name, name), cache)
 
 
 def spec_of(variant: Variant) -> ModelSpec:

@@ -1,0 +1,154 @@
+"""Contenders in turn, each in a process of its own: with the memory, threads and settings that its users get.
+
+One process for all would let each use what another left behind, be it C memory that was told to stay, caches or waiting threads.
+Every turn is two calls of which the second counts, and is filed by how far the processor's cores were from one another before and
+after it (``processor.py``), for a virtual machine's cores wander.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import multiprocessing
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.peers import Call, plain
+from benchmarks.processor import NEAR, distance
+
+Makers = Mapping[str, Callable[[], Call]]  # name -> what makes the contender's call, in its own process
+WARMUP = 3  # calls before the first turn: engines that compile for a number of pictures do so by then
+PATIENCE = 3  # times the wanted rounds, while neither place of the cores has enough
+
+
+@dataclass
+class Contender:
+    """What is known of one of them.
+
+    Attributes:
+        near, far: seconds of its turns while the cores shared a cache, and while they did not; ``near`` too where nobody knows.
+        between: seconds of turns during which that changed.
+        answer: of its last call.
+        megabytes: most memory its process held from the first turn on; whoever converts in the process holds the original too.
+    """
+
+    near: list[float] = field(default_factory=list)
+    far: list[float] = field(default_factory=list)
+    between: list[float] = field(default_factory=list)
+    answer: np.ndarray = field(default_factory=lambda: np.empty(0))
+    megabytes: float = math.nan
+
+    def ms(self, place: str) -> float:
+        """Return the median milliseconds of the turns of a place, "near" or "far"; of all turns for ""."""
+        return 1e3 * statistics.median(getattr(self, place) if place else self.near + self.far + self.between)
+
+
+def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: int = PATIENCE) -> dict[str, Contender]:
+    """Let contenders take turns.
+
+    Args:
+        makers: module-level function that gives name -> maker; called here for the names, and in every process for its own maker.
+        arguments: of ``makers``.
+        rounds: turns of each; more, up to ``patience`` times as many, until each has so many with the cores in one place.
+        patience: see there.
+
+    Raises:
+        SystemExit: one of them failed.
+    """
+    context = multiprocessing.get_context("spawn")
+    found: dict[str, Contender] = {}
+    lines: dict[str, Connection] = {}
+    processes = []
+    try:
+        for name in makers(*arguments):
+            # One after the other: preparing takes all cores. Ours is made twice: what exporting needs is gone with the first
+            # process, and the second finds the export, as its users' do.
+            for _ in range(2 if name.startswith("swinkit ") else 1):
+                if name in lines:
+                    lines[name].close()
+                    processes[-1].join()
+                lines[name], theirs = context.Pipe()
+                processes.append(context.Process(target=_serve, args=(theirs, makers, arguments, name)))
+                processes[-1].start()
+                theirs.close()
+                _asked(lines[name], name)
+            found[name] = Contender()
+        for turn in itertools.count():
+            if turn >= rounds and (turn >= patience * rounds or any(enough(found, place, rounds) for place in ("near", "far"))):
+                break
+            for name, line in lines.items():
+                before = distance()
+                seconds = _asked(line, name, "turn")
+                places = {place > NEAR for place in (before, distance())}  # a distance that nobody knows counts as near
+                contender = found[name]
+                (contender.between if len(places) > 1 else contender.far if True in places else contender.near).append(seconds)
+        for name, line in lines.items():
+            found[name].answer, found[name].megabytes = _asked(line, name, "result")
+    finally:
+        for line in lines.values():
+            line.close()  # ends its process
+        for process in processes:
+            process.join(30)
+            process.kill()
+    return found
+
+
+def enough(contenders: Mapping[str, Contender], place: str, rounds: int) -> bool:
+    """Say whether each had so many turns with the cores in a place."""
+    return all(len(getattr(contender, place)) >= rounds for contender in contenders.values())
+
+
+def _asked(line: Connection, name: str, question: str | None = None) -> Any:
+    try:
+        if question is not None:
+            line.send(question)
+        answer = line.recv()
+    except (EOFError, OSError):
+        raise SystemExit(f"{name}: its process ended without a word") from None
+    if isinstance(answer, str):
+        raise SystemExit(f"{name}: {answer}")
+    return answer
+
+
+def _serve(line: Connection, makers: Callable[..., Makers], arguments: tuple, name: str) -> None:
+    """Make a contender and answer questions until the line is closed."""
+    try:
+        torch.manual_seed(0)
+        call = makers(*arguments)[name]()
+        with torch.inference_mode():
+            answer: Any = None
+            for _ in range(WARMUP):
+                answer = call()
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+            line.send(True)
+            while True:
+                if line.recv() == "turn":
+                    call()
+                    began = time.perf_counter()
+                    answer = call()
+                    line.send(time.perf_counter() - began)
+                else:
+                    line.send((plain(answer).float().numpy(), _peak()))
+    except (EOFError, OSError):
+        return
+    except Exception:  # noqa: BLE001 - told to whoever asked
+        line.send(traceback.format_exc())
+
+
+def _peak() -> float:
+    try:
+        with Path("/proc/self/status").open() as file:
+            return next(int(row.split()[1]) / 1024 for row in file if row.startswith("VmHWM"))
+    except OSError:
+        return math.nan
