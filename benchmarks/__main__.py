@@ -73,7 +73,8 @@ def compare(
 ) -> str:
     """Let contenders take turns and return their table: times and their ratio to ``bases``, the first of which is the truth.
 
-    There is a table for each place of the cores in which every contender had as many turns as wanted; none of both, one of all.
+    There is a table for each place of the cores in which every contender had as many turns as wanted; one of all turns where
+    neither has.
 
     Args:
         makers, arguments: as for ``take_turns``.
@@ -189,7 +190,7 @@ def photos(bench: Bench) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         make_photos(Path(temporary) / "photos", bench.photos)
         save_pretrained(network(variant), spec, Path(temporary) / "hf")
-        found = take_turns(photo_makers, (Path(temporary), bench.cache), bench.rounds, patience=1)
+        found = take_turns(photo_makers, (Path(temporary), bench.cache), bench.rounds, patience=0)
     pipeline = found["transformers pipeline"]
     tables = []
     for place in [place for place in PLACES if enough(found, place, bench.rounds)] or [""]:

@@ -28,7 +28,7 @@ from benchmarks.processor import NEAR, distance
 
 Makers = Mapping[str, Callable[[], Call]]  # name -> what makes the contender's call, in its own process
 WARMUP = 3  # calls before the first turn: engines that compile for a number of pictures do so by then
-PATIENCE = 3  # times the wanted rounds, while neither place of the cores has enough
+PATIENCE = 120  # seconds that more rounds may take, until enough were with the cores near one another
 
 
 @dataclass
@@ -53,13 +53,13 @@ class Contender:
         return 1e3 * statistics.median(getattr(self, place) if place else self.near + self.far + self.between)
 
 
-def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: int = PATIENCE) -> dict[str, Contender]:
+def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: float = PATIENCE) -> dict[str, Contender]:
     """Let contenders take turns.
 
     Args:
         makers: module-level function that gives name -> maker; called here for the names, and in every process for its own maker.
         arguments: of ``makers``.
-        rounds: turns of each; more, up to ``patience`` times as many, until each has so many with the cores in one place.
+        rounds: turns of each; more, for ``patience`` seconds at most, until each has so many with the cores near one another.
         patience: see there.
 
     Raises:
@@ -83,8 +83,11 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
                 theirs.close()
                 _asked(lines[name], name)
             found[name] = Contender()
+        end = math.inf
         for turn in itertools.count():
-            if turn >= rounds and (turn >= patience * rounds or any(enough(found, place, rounds) for place in ("near", "far"))):
+            if turn == rounds:
+                end = time.monotonic() + patience
+            if turn >= rounds and (enough(found, "near", rounds) or time.monotonic() >= end):
                 break
             for name, line in lines.items():
                 before = distance()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from benchmarks import ablation
+import torch
+from benchmarks import ablation, processor, turns
 from benchmarks.sequences import hold_out
 
 
@@ -43,3 +47,49 @@ def test_a_sequence_is_held_out_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         hold_out(tmp_path, "0006R0", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def contenders(kinds: tuple[str, ...]) -> dict[str, Callable[[], turns.Call]]:
+    """Say which process answers, and how often it was asked."""
+
+    def made(kind: str) -> turns.Call:
+        count = itertools.count(1)
+        if kind == "cannot be made":
+            raise ValueError("no such engine")
+        return lambda: torch.tensor([os.getpid(), next(count)]) if kind != "dies" else os._exit(3)
+
+    return {kind: lambda kind=kind: made(kind) for kind in kinds}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("far", ["never", "first round", "changing"])
+def test_contenders_take_turns_in_processes_of_their_own(far: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = itertools.count()
+
+    def distance() -> float:
+        number = next(asked)  # two for a turn, two turns a round
+        return 1.0 if (far == "first round" and number < 4) or (far == "changing" and number % 2) else 1e-8
+
+    monkeypatch.setattr(turns, "distance", distance)
+    found = turns.take_turns(contenders, (("a", "b"),), rounds=2, patience=0 if far == "changing" else 60)
+    rounds = {"never": 2, "first round": 3, "changing": 2}[far]
+    (process, calls), (other, _) = (found[name].answer for name in "ab")
+    assert process != other
+    assert os.getpid() not in (process, other)
+    assert calls == turns.WARMUP + 2 * rounds
+    for contender in found.values():
+        assert (len(contender.near), len(contender.far), len(contender.between)) == {
+            "never": (2, 0, 0), "first round": (2, 1, 0), "changing": (0, 0, 2),
+        }[far]  # fmt: skip
+        assert contender.ms("") > 0
+
+
+@pytest.mark.parametrize(("kind", "words"), [("cannot be made", "no such engine"), ("dies", "without a word")])
+def test_a_contender_that_fails_is_named(kind: str, words: str) -> None:
+    with pytest.raises(SystemExit, match=rf"(?s){kind}: .*{words}"):
+        turns.take_turns(contenders, ((kind,),), rounds=1)
+
+
+def test_the_processor_is_asked_where_there_is_a_compiler() -> None:
+    known = processor._library() is not None
+    assert (processor.peak() > 1e8) == known
+    assert (0 < processor.distance() < 1e-3) == (known and len(os.sched_getaffinity(0)) > 1)

@@ -126,6 +126,12 @@ def test_machine_code_is_opened_only_when_it_is_asked_for(one_block: Path, tmp_p
         with torch.inference_mode():
             torch.testing.assert_close(predictor.model(images), network(images), atol=1e-4, rtol=0)
     manifest = Manifest.read(folder)
+    stray = folder / "32x32" / "attend_0123456789ab.so"  # no hash would guard it
+    shutil.copy(next(folder.rglob("attend_*.so")), stray)
+    with pytest.raises(UnsafeFile) as caught_stray:
+        swinkit.load(folder, engine="compile")
+    one_sentence(caught_stray.value, "attend_0123456789ab.so")
+    stray.unlink()
     manifest.software["processor"] = "x86_64 ANOTHER"
     (folder / "export.json").write_text(manifest.to_json())
     with pytest.raises(ExportError) as caught_other:

@@ -305,6 +305,9 @@ def _refuse_machine_code(folder: Path, manifest: Manifest, trusted: bool) -> Non
         raise ExportError(
             f"{folder}: was compiled for torch {' on '.join(made)}, this is {' on '.join(here)}; export it again on this machine"
         )
+    for path in folder.rglob("*.so"):  # the runtime loads them by pattern
+        if path.relative_to(folder).as_posix() not in manifest.files:
+            raise UnsafeFile(f"{path}: is machine code that was not written with this export; remove it")
 
 
 def processor() -> str:
