@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -81,8 +82,9 @@ def int8_makers(cache: Path) -> dict[str, Callable[[], Call]]:
         return network(variant), torch.randn(8, 3, 224, 224)
 
     def ours() -> Call:
-        folder = cache / "int8"
-        export_network(given()[0], spec, folder, "openvino", [(224, 224)], quantiser(pictures, smooth=True))
+        folder = cache / f"int8-{os.getppid()}"  # of this run
+        if not folder.exists():
+            export_network(given()[0], spec, folder, "openvino", [(224, 224)], quantiser(pictures, smooth=True))
         return functools.partial(ExportedEngine(folder), torch.from_numpy(pixels))
 
     def theirs() -> Call:
@@ -120,6 +122,8 @@ def pyramid_makers(cache: Path) -> dict[str, Callable[[], Call]]:
 
     def ours(engine: str, padding: float | None = None) -> Call:
         model = given()[0]
+        if engine == "torch":  # as ``create_backbone`` gives it
+            return last(model, padding)
         spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), task="pyramid", name="swin_tiny")
         folder = cache if padding is None else cache / f"padding {padding}"
         return last(our_engine(engine, model, spec, folder), padding)

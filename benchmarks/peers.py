@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity import peer, randomise
-from swinkit.engines import native, openvino
+from swinkit.engines import openvino
 from swinkit.engines.fast import folded
+from swinkit.engines.memory import keep_memory
 from swinkit.export import OnDemandEngine
 from swinkit.models.classifier import SwinClassifier
 from swinkit.specs import ModelSpec, Preprocessing, Variant
@@ -143,7 +144,7 @@ def floor_in_openvino(model: nn.Module, images: Tensor) -> Call:
 
 def floor_compiled(model: nn.Module, images: Tensor) -> Call:
     """Return a call of the products alone in torch's own machine code, with the packed weights and kept memory of "compile"."""
-    native._keep_memory()
+    keep_memory()
     products = Products(model, images).eval()
     inputs = products.inputs()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
@@ -164,6 +165,7 @@ def floor_compiled(model: nn.Module, images: Tensor) -> Call:
 def our_engine(name: str, model: nn.Module, spec: ModelSpec, cache: Path) -> nn.Module:
     """Return one of our engines; "folded" is the folded network in plain torch."""
     if name in ("torch", "folded"):
+        keep_memory()  # as ``swinkit.load`` does
         return model if name == "torch" else folded(model)
     return OnDemandEngine(model, spec, {"compile": "aotinductor", "onnxruntime": "onnx"}.get(name, name), cache)
 

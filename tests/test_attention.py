@@ -1,11 +1,7 @@
-"""What machine code brings of its own: attention, compared in float64, and memory that stays."""
+"""The attention that machine code brings of its own, compared in float64."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,29 +114,3 @@ def test_attention_of_other_forms_stays(tmp_path: Path) -> None:
     before = str(module.graph)
     assert str(native._own_attention(module, tmp_path).graph) == before
     assert not [*tmp_path.iterdir()]
-
-
-MEMORY = """
-import resource, sys, torch
-from swinkit.engines import native
-if sys.argv[1] == "kept":
-    native._keep_memory()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    parts = [torch.empty(size << 18).fill_(1) for size in (40, 9, 40)]  # MiB, as the maps of a batch
-    del parts
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(min(faults() for _ in range(10)))  # the first calls find their places
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_the_memory_of_one_call_serves_the_next() -> None:
-    def faults(how: str, **settings: str) -> int:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))} | settings
-        done = subprocess.run([sys.executable, "-c", MEMORY, how], env=env, capture_output=True, text=True, check=True)
-        return int(done.stdout)
-
-    assert faults("kept") < 500
-    assert faults("given back") > 10_000  # 4 KiB each
-    assert faults("kept", MALLOC_TRIM_THRESHOLD_="131072") > 10_000  # a user's own setting stays

@@ -7,11 +7,8 @@ beside it (``attend_*.so``); everything between is fused. A package is a program
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from swinkit.engines.memory import keep_memory
 from swinkit.engines.program import with_outputs
 from swinkit.errors import InputError
 
 COMPILERS = ("g++", "clang++", "c++", "cl")
 ATTENTION = Path(__file__).with_name("attention.cpp")
 VECTOR = 16  # floats; the width of a head must be a multiple of the vectors of any processor
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-KEPT = 2**30  # bytes
 aten = torch.ops.aten
 
 
@@ -128,26 +124,11 @@ def _load(library: Path) -> Callable[..., Tensor]:
     return getattr(torch.ops.swinkit, name).default
 
 
-@functools.cache
-def _keep_memory() -> None:
-    """Let glibc keep the memory of one call for the next; other C libraries, and a user's own settings, stay as they are.
-
-    The maps of a batch are larger than what glibc holds back by default. It would give them to the system and fetch them again,
-    zeroed page by page, in every call: tens of thousands of page faults. The other engines hold theirs.
-    """
-    if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
-        return
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        libc.mallopt(M_MMAP_MAX, 0)
-
-
 class Runtime:
     """A package, loaded."""
 
     def __init__(self, path: Path) -> None:
-        _keep_memory()
+        keep_memory()
         for library in path.parent.glob("attend_*.so"):
             _load(library)
         self._run = torch._inductor.aoti_load_package(str(path))

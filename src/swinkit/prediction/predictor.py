@@ -20,6 +20,7 @@ from swinkit.data.masks import palette_of
 from swinkit.data.transforms import prepare, resized
 from swinkit.engines import dense
 from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
+from swinkit.engines.memory import keep_memory
 from swinkit.errors import CheckpointError, InputError, RunError
 from swinkit.export import CompiledEngine, OnDemandEngine
 from swinkit.models.build import build_network
@@ -132,6 +133,8 @@ class Predictor:
         self.labels = list(spec.labels) or [str(index) for index in range(classes)]
         self.preprocessing: Preprocessing = spec.preprocessing
         self.palette = palette_of(spec.masks, classes)
+        if self.engine == "torch" and self.device.type == "cpu":  # machine code asks for it itself, the others hold their own
+            keep_memory()
 
     @property
     def device(self) -> torch.device:
