@@ -1,8 +1,9 @@
 """Contenders in turn, each in a process of its own: with the memory, threads and settings that its users get.
 
 One process for all would let each use what another left behind, be it C memory that was told to stay, caches or waiting threads.
-Every turn is two calls of which the second counts, and is filed by how far the processor's cores were from one another before and
-after it (``processor.py``), for a virtual machine's cores wander.
+Every turn is a call that does not count, for the others emptied the caches, and calls for half a second, of which the median
+counts; long calls are one. A turn is filed by how far the processor's cores were from one another before and after it
+(``processor.py``), for a virtual machine's cores wander.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.processor import NEAR, distance
 
 Makers = Mapping[str, Callable[[], Call]]  # name -> what makes the contender's call, in its own process
 WARMUP = 3  # calls before the first turn: engines that compile for a number of pictures do so by then
+STEADY = 0.5  # seconds of calls in a turn
 PATIENCE = 120  # seconds that more rounds may take, until enough were with the cores near one another
 
 
@@ -138,9 +140,12 @@ def _serve(line: Connection, makers: Callable[..., Makers], arguments: tuple, na
             while True:
                 if line.recv() == "turn":
                     call()
-                    began = time.perf_counter()
-                    answer = call()
-                    line.send(time.perf_counter() - began)
+                    seconds: list[float] = []
+                    while sum(seconds) < STEADY:
+                        began = time.perf_counter()
+                        answer = call()
+                        seconds.append(time.perf_counter() - began)
+                    line.send(statistics.median(seconds))
                 else:
                     line.send((plain(answer).float().numpy(), _peak()))
     except (EOFError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def contenders(kinds: tuple[str, ...]) -> dict[str, Callable[[], turns.Call]]:
         count = itertools.count(1)
         if kind == "cannot be made":
             raise ValueError("no such engine")
-        return lambda: torch.tensor([os.getpid(), next(count)]) if kind != "dies" else os._exit(3)
+        return lambda: (time.sleep(turns.STEADY), torch.tensor([os.getpid(), next(count)]))[1] if kind != "dies" else os._exit(3)
 
     return {kind: lambda kind=kind: made(kind) for kind in kinds}  # type: ignore[misc]
 
