@@ -99,7 +99,7 @@ def compare(
             times = [contender.ms(place) / found[base].ms(place) for base in bases]
             error = "-" if math.isnan(errors[name]) else f"{errors[name]:.1g}"
             rows.append([name, f"{contender.ms(place):.1f}", *(f"{x:.2f}" for x in times), error, f"{contender.megabytes:.0f}"])
-        turns = [len(getattr(contender, place) if place else contender.near + contender.far) for contender in found.values()]
+        turns = [len(contender.turns(place)) for contender in found.values()]
         about = f"{PLACES.get(place, 'Cores in either place')}, medians of {min(turns)} to {max(turns)} turns:"
         tables.append(
             f"{about}\n\n{markdown(['what', 'ms', *(f'x {base}' for base in bases), 'largest difference', 'peak MB'], rows)}"
@@ -142,7 +142,9 @@ def families(bench: Bench) -> str:
 def int8(bench: Bench) -> str:
     """Eight bits in OpenVINO, Swin-S batch 8: ours, and NNCF applied to timm's graph, which answers other pictures."""
     theirs = ("timm exact", "timm eight bits")
-    return compare(int8_makers, (bench.cache,), bench, ("swinkit exact", *theirs), ("swinkit eight bits", *theirs))
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (bench.cache, Path(folder) / "int8")
+        return compare(int8_makers, arguments, bench, ("swinkit exact", *theirs), ("swinkit eight bits", *theirs))
 
 
 def pyramid(bench: Bench) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,8 +64,8 @@ def classify_makers(
     }
 
 
-def int8_makers(cache: Path) -> dict[str, Callable[[], Call]]:
-    """Return makers of exact networks and of networks in eight bits, ours and timm's, in OpenVINO."""
+def int8_makers(cache: Path, folder: Path) -> dict[str, Callable[[], Call]]:
+    """Return makers of exact networks and of networks in eight bits, ours (written to a folder) and timm's."""
     from swinkit.engines import openvino
     from swinkit.engines.exported import ExportedEngine, canary_pixels
     from swinkit.export import export_network
@@ -82,7 +81,6 @@ def int8_makers(cache: Path) -> dict[str, Callable[[], Call]]:
         return network(variant), torch.randn(8, 3, 224, 224)
 
     def ours() -> Call:
-        folder = cache / f"int8-{os.getppid()}"  # of this run
         if not folder.exists():
             export_network(given()[0], spec, folder, "openvino", [(224, 224)], quantiser(pictures, smooth=True))
         return functools.partial(ExportedEngine(folder), torch.from_numpy(pixels))
@@ -115,18 +113,18 @@ def pyramid_makers(cache: Path) -> dict[str, Callable[[], Call]]:
     def given() -> tuple[SwinBackbone, torch.Tensor]:
         return create_backbone("swin_tiny").eval(), torch.randn(1, 3, 800, 1216)
 
-    def last(network: Callable[[torch.Tensor], list[torch.Tensor]], padding: float | None = None) -> Call:
-        if padding is not None:  # of this process only
-            swin.PADDING_PAYS = padding
+    def last(network: Callable[[torch.Tensor], list[torch.Tensor]]) -> Call:
         return lambda: network(given()[1])[-1]
 
     def ours(engine: str, padding: float | None = None) -> Call:
         model = given()[0]
+        if padding is not None:  # of this process only, and before an engine is made: it exports when it is made
+            swin.PADDING_PAYS = padding
         if engine == "torch":  # as ``create_backbone`` gives it
-            return last(model, padding)
+            return last(model)
         spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), task="pyramid", name="swin_tiny")
         folder = cache if padding is None else cache / f"padding {padding}"
-        return last(our_engine(engine, model, spec, folder), padding)
+        return last(our_engine(engine, model, spec, folder))
 
     def theirs() -> nn.Module:
         import transformers

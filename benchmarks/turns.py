@@ -50,9 +50,13 @@ class Contender:
     answer: np.ndarray = field(default_factory=lambda: np.empty(0))
     megabytes: float = math.nan
 
+    def turns(self, place: str) -> list[float]:
+        """Return the seconds of the turns of a place, "near" or "far"; of all turns for ""."""
+        return getattr(self, place) if place else self.near + self.far + self.between
+
     def ms(self, place: str) -> float:
-        """Return the median milliseconds of the turns of a place, "near" or "far"; of all turns for ""."""
-        return 1e3 * statistics.median(getattr(self, place) if place else self.near + self.far + self.between)
+        """Return the median milliseconds of these turns."""
+        return 1e3 * statistics.median(self.turns(place))
 
 
 def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: float = PATIENCE) -> dict[str, Contender]:
@@ -110,7 +114,7 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
 
 def enough(contenders: Mapping[str, Contender], place: str, rounds: int) -> bool:
     """Say whether each had so many turns with the cores in a place."""
-    return all(len(getattr(contender, place)) >= rounds for contender in contenders.values())
+    return all(len(contender.turns(place)) >= rounds for contender in contenders.values())
 
 
 def _asked(line: Connection, name: str, question: str | None = None) -> Any:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks import ablation, processor, turns
+from benchmarks import ablation, contenders, processor, turns
 from benchmarks.sequences import hold_out
+
+from swinkit.models import swin
 
 
 def test_the_ablation_s_table_has_means_spreads_and_paired_differences() -> None:
@@ -50,7 +52,7 @@ def test_a_sequence_is_held_out_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def contenders(kinds: tuple[str, ...]) -> dict[str, Callable[[], turns.Call]]:
+def makers(kinds: tuple[str, ...]) -> dict[str, Callable[[], turns.Call]]:
     """Say which process answers, and how often it was asked."""
 
     def made(kind: str) -> turns.Call:
@@ -71,7 +73,7 @@ def test_contenders_take_turns_in_processes_of_their_own(far: str, monkeypatch: 
         return 1.0 if (far == "first round" and number < 4) or (far == "changing" and number % 2) else 1e-8
 
     monkeypatch.setattr(turns, "distance", distance)
-    found = turns.take_turns(contenders, (("a", "b"),), rounds=2, patience=0 if far == "changing" else 60)
+    found = turns.take_turns(makers, (("a", "b"),), rounds=2, patience=0 if far == "changing" else 60)
     rounds = {"never": 2, "first round": 3, "changing": 2}[far]
     (process, calls), (other, _) = (found[name].answer for name in "ab")
     assert process != other
@@ -81,13 +83,24 @@ def test_contenders_take_turns_in_processes_of_their_own(far: str, monkeypatch: 
         assert (len(contender.near), len(contender.far), len(contender.between)) == {
             "never": (2, 0, 0), "first round": (2, 1, 0), "changing": (0, 0, 2),
         }[far]  # fmt: skip
+        assert len(contender.turns("")) == rounds
         assert contender.ms("") > 0
 
 
 @pytest.mark.parametrize(("kind", "words"), [("cannot be made", "no such engine"), ("dies", "without a word")])
 def test_a_contender_that_fails_is_named(kind: str, words: str) -> None:
     with pytest.raises(SystemExit, match=rf"(?s){kind}: .*{words}"):
-        turns.take_turns(contenders, ((kind,),), rounds=1)
+        turns.take_turns(makers, ((kind,),), rounds=1)
+
+
+def test_an_engine_is_made_with_the_padded_rows_its_row_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(swin, "PADDING_PAYS", usual := swin.PADDING_PAYS)
+    monkeypatch.setattr(contenders, "our_engine", lambda *_: seen.append(swin.PADDING_PAYS))
+    made = contenders.pyramid_makers(tmp_path)
+    made["swinkit openvino"]()
+    made["swinkit openvino, no padded rows computed"]()
+    assert seen == [usual, 0]
 
 
 def test_the_processor_is_asked_where_there_is_a_compiler() -> None:
