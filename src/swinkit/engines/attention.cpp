@@ -2,7 +2,7 @@
 //
 // PyTorch's fused attention is made for thousands of tokens; for the 49 of a window it is far slower than the linear layers
 // around it. Here the keys of a head are turned once, ROWS queries at a time meet all of them in registers, and nothing
-// but the answer is written. native.py compiles this file for the processor at hand and puts it where an exported graph had
+// but the answer is written, each token where it belongs in its map. native.py compiles this file for the processor at hand and puts it where an exported graph had
 // scaled_dot_product_attention; tests/test_attention.py compares the two.
 
 #include <ATen/ATen.h>
@@ -49,28 +49,27 @@ inline void multiply(const float* left, int64_t left_row, const float* right, in
   }
 }
 
-// A block of R x V products, each row times its factor.
+// A block of R x V products, each row times its factor, from `column` of its own place on.
 template <int R, int V>
 inline void block(const float* left, int64_t left_row, const float* right, int64_t right_row, int64_t count, const float* factors,
-                  float* out, int64_t out_row) {
+                  float* const* out, int64_t column) {
   Vec sums[R][V];
-  multiply<R, V>(left, left_row, right, right_row, count, sums);
+  multiply<R, V>(left, left_row, right + column, right_row, count, sums);
 #pragma GCC unroll 8
   for (int r = 0; r < R; r++)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) (sums[r][v] * Vec(factors[r])).store(out + r * out_row + v * WIDTH);
+    for (int v = 0; v < V; v++) (sums[r][v] * Vec(factors[r])).store(out[r] + column + v * WIDTH);
 }
 
 // Blocks side by side until `columns`, a multiple of WIDTH, are done.
 template <int R>
 inline void blocks(const float* left, int64_t left_row, const float* right, int64_t right_row, int64_t count, const float* factors,
-                   float* out, int64_t out_row, int64_t columns) {
+                   float* const* out, int64_t columns) {
   int64_t c = 0;
   for (; c + COLUMNS * WIDTH <= columns; c += COLUMNS * WIDTH)
-    block<R, COLUMNS>(left, left_row, right + c, right_row, count, factors, out + c, out_row);
-  for (; c + 2 * WIDTH <= columns; c += 2 * WIDTH)
-    block<R, 2>(left, left_row, right + c, right_row, count, factors, out + c, out_row);
-  for (; c < columns; c += WIDTH) block<R, 1>(left, left_row, right + c, right_row, count, factors, out + c, out_row);
+    block<R, COLUMNS>(left, left_row, right, right_row, count, factors, out, c);
+  for (; c + 2 * WIDTH <= columns; c += 2 * WIDTH) block<R, 2>(left, left_row, right, right_row, count, factors, out, c);
+  for (; c < columns; c += WIDTH) block<R, 1>(left, left_row, right, right_row, count, factors, out, c);
 }
 
 // exp(row + bias - its largest) in place, nothing beyond `tokens`; returns one over the sum.
@@ -92,28 +91,52 @@ inline float exponents(float* row, const float* bias, int64_t tokens) {
   return 1.f / at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, sum);
 }
 
+// Where the rows of a window and head lie.
+struct Rows {
+  const float* first;
+  int64_t window, head, row;
+
+  explicit Rows(const at::Tensor& x) : first(x.const_data_ptr<float>()), window(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {}
+  const float* of(int64_t m, int64_t h) const { return first + m * window + h * head; }
+};
+
+// Ask for rows of `width` values, for they lie too far apart for the processor to foresee; level 2, as the nearest cache is full.
+inline void ask_for(const float* rows, int64_t row, int64_t count, int64_t width) {
+#if defined(__GNUC__)
+  for (int64_t r = 0; r < count; r++)
+    for (int64_t c = 0; c < width; c += 16) __builtin_prefetch(rows + r * row + c, 0, 2);
+#endif
+}
+
 struct Head {
   const float *query, *keys, *value, *bias;
-  float* out;
-  int64_t query_row, value_row, out_row, tokens, padded, width;
+  float *out, *nowhere;     // of the map's first token; for tokens of padding
+  const int64_t* places;    // of the window's tokens in the map
+  int64_t query_row, value_row, out_row, rows, tokens, padded, width;
 };
 
 // R queries of a head from token `first` on.
 template <int R>
 inline void attend_rows(const Head& head, int64_t first, float scale, float* scores) {
   float factors[R];
-  std::fill(factors, factors + R, scale);
-  blocks<R>(head.query + first * head.query_row, head.query_row, head.keys, head.padded, head.width, factors, scores, head.padded,
+  float *of_scores[R], *out[R];
+  for (int r = 0; r < R; r++) {
+    const int64_t place = head.places[first + r];
+    out[r] = place < head.rows ? head.out + place * head.out_row : head.nowhere;
+    of_scores[r] = scores + r * head.padded;
+    factors[r] = scale;
+  }
+  blocks<R>(head.query + first * head.query_row, head.query_row, head.keys, head.padded, head.width, factors, of_scores,
             head.padded);
-  for (int r = 0; r < R; r++)
-    factors[r] = exponents(scores + r * head.padded, head.bias + (first + r) * head.tokens, head.tokens);
-  blocks<R>(scores, head.padded, head.value, head.value_row, head.tokens, factors, head.out + first * head.out_row, head.out_row,
-            head.width);
+  for (int r = 0; r < R; r++) factors[r] = exponents(of_scores[r], head.bias + (first + r) * head.tokens, head.tokens);
+  blocks<R>(scores, head.padded, head.value, head.value_row, head.tokens, factors, out, head.width);
 }
 
 // query, key, value (M, heads, T, D), rows of D in one piece, D a multiple of a vector; bias (P, heads, T, T), row m takes m % P.
-// Returns (M, heads, T, D) that lies in memory as (M, T, heads, D).
-at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& bias, double scale) {
+// The M windows are those of maps of `rows` tokens, N windows each; places (N * T) says which token of its map each is, `rows` of
+// padding, which is left out. Returns the maps, (M / N, rows, heads * D).
+at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& bias, double scale,
+                  const at::Tensor& places, int64_t rows) {
   TORCH_CHECK(query.dim() == 4 && key.sizes() == query.sizes() && value.sizes() == query.sizes(), "query, key and value differ");
   const int64_t many = query.size(0), heads = query.size(1), tokens = query.size(2), width = query.size(3);
   TORCH_CHECK(bias.dim() == 4 && bias.size(0) > 0 && bias.size(1) == heads && bias.size(2) == tokens && bias.size(3) == tokens,
@@ -121,31 +144,46 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tens
   TORCH_CHECK(width % WIDTH == 0, "the width of a head must be a multiple of ", WIDTH);
   for (const at::Tensor* x : {&query, &key, &value, &bias})
     TORCH_CHECK(x->scalar_type() == at::kFloat && (x == &bias || x->stride(3) == 1), "float32 in rows of one piece");
-  const at::Tensor biases = bias.contiguous();
-  at::Tensor out = at::empty({many, tokens, heads, width}, query.options());
-  const float *q = query.const_data_ptr<float>(), *k = key.const_data_ptr<float>(), *v = value.const_data_ptr<float>(),
-              *b = biases.const_data_ptr<float>();
+  TORCH_CHECK(places.dim() == 1 && places.scalar_type() == at::kLong && places.numel() > 0 && tokens > 0 &&
+                  places.numel() % tokens == 0 && many % (places.numel() / tokens) == 0,
+              "places must be those of the tokens of all windows of a map");
+  const at::Tensor biases = bias.contiguous(), all_places = places.contiguous();
+  const int64_t windows = places.numel() / tokens, *where = all_places.const_data_ptr<int64_t>();
+  int64_t real = 0;
+  for (int64_t i = 0; i < places.numel(); i++) {
+    TORCH_CHECK(where[i] >= 0 && where[i] <= rows, "a place lies outside the map");
+    real += where[i] < rows;
+  }
+  TORCH_CHECK(real == rows, "every token of the map must be in one window");
+  at::Tensor out = at::empty({many / windows, rows, heads * width}, query.options());
+  const Rows q(query), k(key), v(value);
+  const float* b = biases.const_data_ptr<float>();
   float* o = out.mutable_data_ptr<float>();
   const int64_t patterns = bias.size(0), padded = (tokens + WIDTH - 1) / WIDTH * WIDTH;
   at::parallel_for(0, many * heads, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> room((width + ROWS) * padded);
-    float *keys = room.data(), *scores = keys + width * padded;
+    std::vector<float> room((width + ROWS) * padded + width);
+    float *keys = room.data(), *scores = keys + width * padded, *nowhere = scores + ROWS * padded;
     for (int64_t i = begin; i < end; i++) {
-      const int64_t m = i / heads, h = i % heads;
-      at::vec::transpose_mxn<float>(k + m * key.stride(0) + h * key.stride(1), key.stride(2), keys, padded, tokens, width);
-      const Head head{q + m * query.stride(0) + h * query.stride(1), keys, v + m * value.stride(0) + h * value.stride(1),
-                      b + (m % patterns * heads + h) * tokens * tokens, o + (m * tokens * heads + h) * width, query.stride(2),
-                      value.stride(2), heads * width, tokens, padded, width};
+      const int64_t m = i / heads, h = i % heads, next = std::min(i + 1, end - 1);
+      at::vec::transpose_mxn<float>(k.of(m, h), k.row, keys, padded, tokens, width);
+      const Head head{q.of(m, h), keys, v.of(m, h), b + (m % patterns * heads + h) * tokens * tokens,
+                      o + (m / windows * rows * heads + h) * width, nowhere, where + m % windows * tokens, q.row, v.row,
+                      heads * width, rows, tokens, padded, width};
       int64_t t = 0;
-      for (; t + ROWS <= tokens; t += ROWS) attend_rows<ROWS>(head, t, scale, scores);
+      for (; t + ROWS <= tokens; t += ROWS) {
+        for (const Rows* x : {&q, &k, &v}) ask_for(x->of(next / heads, next % heads) + t * x->row, x->row, ROWS, width);
+        attend_rows<ROWS>(head, t, scale, scores);
+      }
       for (; t < tokens; t++) attend_rows<1>(head, t, scale, scores);
     }
   });
-  return out.transpose(1, 2);
+  return out;
 }
 
 }  // namespace
 
 // NAME ends in a digest of this file: packages of two versions of it may be open in one process.
-TORCH_LIBRARY_FRAGMENT(swinkit, library) { library.def(NAME "(Tensor query, Tensor key, Tensor value, Tensor bias, float scale) -> Tensor"); }
+TORCH_LIBRARY_FRAGMENT(swinkit, library) {
+  library.def(NAME "(Tensor query, Tensor key, Tensor value, Tensor bias, float scale, Tensor places, int rows) -> Tensor");
+}
 TORCH_LIBRARY_IMPL(swinkit, CPU, library) { library.impl(NAME, attend); }

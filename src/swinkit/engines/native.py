@@ -12,7 +12,9 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ COMPILERS = ("g++", "clang++", "c++", "cl")
 ATTENTION = Path(__file__).with_name("attention.cpp")
 VECTOR = 16  # floats; the width of a head must be a multiple of the vectors of any processor
 aten = torch.ops.aten
+VIEWS = (aten.reshape.default, aten.view.default, aten.flatten.using_ints, aten.unflatten.int)
 
 
 def compiler() -> str | None:
@@ -43,7 +46,9 @@ def write(
     """
     if compiler() is None:
         raise InputError("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
-    module = _own_attention(with_outputs(program, range(len(answers))), path.parent)
+    module = with_outputs(program, range(len(answers)))
+    _axes_of_norms(module)
+    _own_attention(module, path.parent)
     example = program.example_inputs[0][0].float()
     with torch.no_grad():  # weights are not packed in inference mode
         floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
@@ -52,28 +57,88 @@ def write(
         )
 
 
-def _own_attention(module: fx.GraphModule, folder: Path) -> fx.GraphModule:
+def _own_attention(module: fx.GraphModule, folder: Path) -> None:
     """Let a graph call ``attention.cpp``, compiled into the folder, where it has attention with a bias."""
-    found = [node for node in module.graph.nodes if _suits(node)]
+    graph = module.graph
+    found = [node for node in graph.nodes if _suits(node)]
     if not found:
-        return module
+        return
     attend = compile_attention(folder)
-    for node in found:
+    for i, node in enumerate(found):
         query, key, value, bias = node.args
-        width = query.meta["val"].shape[3]
-        once = bias
-        while once.target in (aten.reshape.default, aten.view.default, aten.clone.default):
-            once = once.args[0]
-        if once.target is aten.expand.default and once.args[0].meta["val"].shape[1:] == bias.meta["val"].shape[1:]:
-            bias = once.args[0]  # the operation repeats it for the batch by itself
-        with module.graph.inserting_before(node):
-            bias = module.graph.call_function(aten.contiguous.default, (bias,))  # a constant, so done when compiled
-            ours = module.graph.call_function(attend, (query, key, value, bias, node.kwargs.get("scale") or width**-0.5))
-        node.replace_all_uses_with(ours)
-        module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
+        _, heads, tokens, width = _shape(query)
+        back = _way_back(node, heads * width)
+        places, rows = (torch.arange(tokens), tokens) if back is None else _places(module, back)
+        module.register_buffer(f"places_{i}", places)
+        with graph.inserting_before(node):
+            bias = graph.call_function(aten.contiguous.default, (_once(bias),))  # a constant, so done when compiled
+            scale = node.kwargs.get("scale") or width**-0.5
+            ours = graph.call_function(attend, (query, key, value, bias, scale, graph.get_attr(f"places_{i}"), rows))
+            if back is None:
+                ours = graph.call_function(aten.unflatten.int, (ours, 2, [heads, width]))
+                ours = graph.call_function(aten.transpose.int, (ours, 1, 2))
+        (back or node).replace_all_uses_with(ours)
+    graph.eliminate_dead_code(lambda node: node.is_impure() and node not in found)  # torch's own might drop out at random
     module.recompile()
-    return module
+
+
+def _shape(node: Any) -> Sequence[Any]:
+    return node.meta["val"].shape
+
+
+def _once(bias: Any) -> Any:
+    """Return a bias before it was repeated for the batch, for the operation does that by itself."""
+    once = bias
+    while once.target in (*VIEWS, aten.to.dtype) and once.args[0].meta["val"].dtype == torch.float32:
+        once = once.args[0]
+    repeated = once.target is aten.expand.default and _shape(once.args[0])[1:] == _shape(bias)[1:]
+    return once.args[0] if repeated else bias
+
+
+def _way_back(attention: fx.Node, channels: int) -> Any:
+    """Return the gather that puts the windows behind an attention together again; None if there is none, or others look on."""
+    node: Any = attention
+    while len(node.users) == 1:
+        before, node = node, next(iter(node.users))
+        if before is attention:
+            if node.target is not aten.transpose.int or node.args[1:] != (1, 2):
+                return None
+        elif node.target is aten.index_select.default and node.args[:2] == (before, 1) and node.args[2].op == "get_attr":
+            shape = _shape(before)
+            return node if len(shape) == 3 and isinstance(shape[1], int) and shape[2] == channels else None
+        elif node.target not in VIEWS:
+            return None
+    return None
+
+
+def _places(module: fx.GraphModule, gather: Any) -> tuple[Tensor, int]:
+    """Return where a gather takes each token to, the number of tokens it gives for nowhere; and that number."""
+    index: Tensor = attrgetter(gather.args[2].target)(module)
+    places = torch.full((_shape(gather.args[0])[1],), len(index))
+    places[index] = torch.arange(len(index))
+    return places, len(index)
+
+
+def _axes_of_norms(module: fx.GraphModule) -> None:
+    """Let norms over gathered tokens side by side have an axis for each: over one axis the loop takes number by number."""
+    graph = module.graph
+    for node in graph.find_nodes(op="call_function", target=aten.layer_norm.default):
+        gather, (width, *more), *rest = node.args
+        while gather.target in VIEWS:
+            gather = gather.args[0]
+        if gather.target is not aten.index_select.default or more or rest[:2] != [None, None]:  # folded norms have no weight
+            continue
+        each, axis = _shape(gather)[-1], len(_shape(node)) - 1
+        if gather.args[1] != len(_shape(gather)) - 2 or width % each or width == each:
+            continue
+        shape = [width // each, each]
+        with graph.inserting_before(node):
+            apart = graph.call_function(aten.unflatten.int, (node.args[0], axis, shape))
+            apart = graph.call_function(aten.layer_norm.default, (apart, shape, *rest))
+            ours = graph.call_function(aten.flatten.using_ints, (apart, axis))
+        node.replace_all_uses_with(ours)
+        graph.erase_node(node)
+    module.recompile()
 
 
 def _suits(node: fx.Node) -> bool:
@@ -94,8 +159,10 @@ def compile_attention(folder: Path) -> Callable[..., Tensor]:
     """Write ``attention.cpp``, compiled for this processor, into a folder and load it.
 
     Returns:
-        The operation (query, key, value, bias, scale) -> softmax(scale q k^T + bias) v: three times (M, heads, T, D), D a
-        multiple of 16, bias (P, heads, T, T) of which row m takes m % P; float32 on the CPU, no gradients.
+        The operation (query, key, value, bias, scale, places, rows) -> softmax(scale q k^T + bias) v: three times
+        (M, heads, T, D), D a multiple of 16, bias (P, heads, T, T) of which row m takes m % P; of maps of N windows each places,
+        (N T,), where each token of these lies in the map, from 0 to rows - 1, or rows for none -> (M / N, rows, heads D);
+        float32 on the CPU, no gradients.
     """
     library = folder / f"attend_{hashlib.sha256(ATTENTION.read_bytes()).hexdigest()[:12]}.so"
     library.write_bytes(_machine_code(library.stem))
@@ -120,8 +187,13 @@ def _load(library: Path) -> Callable[..., Tensor]:
     name = library.stem
     if not hasattr(torch.ops.swinkit, name):
         torch.ops.load_library(str(library))
-        torch.library.register_fake(f"swinkit::{name}", lambda q, *_: q.new_empty(q.transpose(1, 2).shape).transpose(1, 2))
+        torch.library.register_fake(f"swinkit::{name}", _shaped)
     return getattr(torch.ops.swinkit, name).default
+
+
+def _shaped(query: Tensor, _k: Tensor, _v: Tensor, _bias: Tensor, _scale: float, places: Tensor, rows: int) -> Tensor:
+    many, heads, tokens, width = query.shape
+    return query.new_empty(many // (places.shape[0] // tokens), rows, heads * width)
 
 
 class Runtime:
