@@ -27,7 +27,7 @@ from torch import nn
 from benchmarks import accelerator as on_accelerator
 from benchmarks.contenders import (
     FLOORS,
-    SIXTEEN,
+    PARTS,
     SMALL,
     classify_makers,
     int8_makers,
@@ -201,7 +201,7 @@ def photos(bench: Bench) -> str:
             if name.endswith(" alone"):
                 continue
             own = found.get(f"{name.removeprefix('swinkit ')} alone")
-            each = contender.ms(place) / (bench.photos / SIXTEEN)  # ms of a photo
+            each = contender.ms(place) / (bench.photos / PARTS)  # ms of a photo
             rows.append(
                 [
                     name,

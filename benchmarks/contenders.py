@@ -36,7 +36,7 @@ from swinkit.specs import ModelSpec, Preprocessing, Variant
 
 FLOORS = ("products in OpenVINO", "products compiled")
 SMALL = "swin_small_patch4_window7_224"
-SIXTEEN = 16  # parts of the photos: the calls of 7 rounds and their warm-up answer each once
+PARTS = 8  # of the photos: the calls of 7 rounds and their warm-up answer each twice, and a start is a small part of a call
 
 
 def classify_makers(
@@ -208,9 +208,9 @@ class Logits(nn.Module):
 
 
 def photo_makers(folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
-    """Return makers that take a folder's photos by sixteenths to their top-5, and of our engines alone.
+    """Return makers that take a folder's photos by eighths to their top-5, and of our engines alone.
 
-    A call answers the next sixteenth, eight photos at a time, and returns the most probable class of every photo so far, -1 for
+    A call answers the next eighth, eight photos at a time, and returns the most probable class of every photo so far, -1 for
     those to come.
     """
     from swinkit.prediction import Predictor
@@ -220,10 +220,10 @@ def photo_makers(folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
     paths = [str(path) for path in sorted((folder / "photos").iterdir())]
 
     def in_parts(top: Callable[[list[str]], list[str]]) -> Call:
-        found, parts = torch.full((len(paths),), -1.0), itertools.cycle(range(SIXTEEN))
+        found, parts = torch.full((len(paths),), -1.0), itertools.cycle(range(PARTS))
 
         def call() -> torch.Tensor:
-            part = slice(next(parts), None, SIXTEEN)
+            part = slice(next(parts), None, PARTS)
             found[part] = torch.tensor([float(label.removeprefix("class ")) for label in top(paths[part])])
             return found.clone()
 

@@ -1,9 +1,10 @@
 // Attention of small windows for a CPU: softmax(scale q k^T + bias) v, all of one window and head inside the nearest cache.
 //
 // PyTorch's fused attention is made for thousands of tokens; for the 49 of a window it is far slower than the linear layers
-// around it. Here the keys of a head are turned once, ROWS queries at a time meet all of them in registers, and nothing
-// but the answer is written, each token where it belongs in its map. native.py compiles this file for the processor at hand and puts it where an exported graph had
-// scaled_dot_product_attention; tests/test_attention.py compares the two.
+// around it. Here the keys of a head are turned once, ROWS queries at a time meet all of them in registers, and nothing but the
+// answer is written, each token where it belongs in its map; meanwhile the next window and head is fetched. native.py compiles
+// this file for the processor at hand and puts it where an exported graph had scaled_dot_product_attention; tests/test_attention.py
+// compares it with that in float64.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -72,64 +73,87 @@ inline void blocks(const float* left, int64_t left_row, const float* right, int6
   for (; c < columns; c += WIDTH) block<R, 1>(left, left_row, right, right_row, count, factors, out, c);
 }
 
-// exp(row + bias - its largest) in place, nothing beyond `tokens`; returns one over the sum.
-inline float exponents(float* row, const float* bias, int64_t tokens) {
-  Vec most(NOTHING), sum(0.f);
-  for (int64_t j = 0; j < tokens; j += WIDTH) {
-    const int64_t count = std::min(WIDTH, tokens - j);
-    Vec x = Vec::loadu(row + j) + Vec::loadu(bias + j, count);
-    if (count < WIDTH) x = Vec::set(Vec(NOTHING), x, count);
-    x.store(row + j);
-    most = at::vec::maximum(most, x);
-  }
-  most = Vec(at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return at::vec::maximum(a, b); }, most));
-  for (int64_t j = 0; j < tokens; j += WIDTH) {
-    const Vec x = (Vec::loadu(row + j) - most).exp_u20();
-    x.store(row + j);
-    sum = sum + x;
-  }
-  return 1.f / at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, sum);
-}
-
-// Where the rows of a window and head lie.
-struct Rows {
-  const float* first;
-  int64_t window, head, row;
-
-  explicit Rows(const at::Tensor& x) : first(x.const_data_ptr<float>()), window(x.stride(0)), head(x.stride(1)), row(x.stride(2)) {}
-  const float* of(int64_t m, int64_t h) const { return first + m * window + h * head; }
-};
-
-// Ask for rows of `width` values, for they lie too far apart for the processor to foresee; level 2, as the nearest cache is full.
-inline void ask_for(const float* rows, int64_t row, int64_t count, int64_t width) {
-#if defined(__GNUC__)
-  for (int64_t r = 0; r < count; r++)
-    for (int64_t c = 0; c < width; c += 16) __builtin_prefetch(rows + r * row + c, 0, 2);
-#endif
-}
-
-struct Head {
-  const float *query, *keys, *value, *bias;
-  float *out, *nowhere;     // of the map's first token; for tokens of padding
-  const int64_t* places;    // of the window's tokens in the map
-  int64_t query_row, value_row, out_row, rows, tokens, padded, width;
-};
-
-// R queries of a head from token `first` on.
+// exp(row + bias - its largest) in place for R rows, nothing beyond `tokens`; factors become one over the sums.
+// Step by step for all rows, so that none waits for its own sum.
 template <int R>
-inline void attend_rows(const Head& head, int64_t first, float scale, float* scores) {
+inline void exponents(float* rows, int64_t padded, const float* bias, int64_t tokens, float* factors) {
+  Vec most[R], sum[R];
+  for (int r = 0; r < R; r++) {
+    float* row = rows + r * padded;
+    most[r] = Vec(NOTHING);
+    for (int64_t j = 0; j < tokens; j += WIDTH) {
+      const int64_t count = std::min(WIDTH, tokens - j);
+      Vec x = Vec::loadu(row + j) + Vec::loadu(bias + r * tokens + j, count);
+      if (count < WIDTH) x = Vec::set(Vec(NOTHING), x, count);
+      x.store(row + j);
+      most[r] = at::vec::maximum(most[r], x);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++) {
+    most[r] = Vec(at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return at::vec::maximum(a, b); }, most[r]));
+    sum[r] = Vec(0.f);
+  }
+  for (int64_t j = 0; j < tokens; j += WIDTH)
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const Vec x = (Vec::loadu(rows + r * padded + j) - most[r]).exp_u20();
+      x.store(rows + r * padded + j);
+      sum[r] = sum[r] + x;
+    }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+    factors[r] = 1.f / at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, sum[r]);
+}
+
+// What all windows and heads have in common: how far rows lie apart, and how many there are of what.
+struct Shape {
+  int64_t query_row, key_row, value_row, out_row, rows, tokens, padded, width;
+  float scale;
+};
+
+// Where those of one window and head begin, and the places of the window's tokens in the map.
+struct Head {
+  const float *query, *key, *value, *bias;
+  float* out;
+  const int64_t* places;
+};
+
+// Ask for values that are soon read or written: their rows lie too far apart for the processor to foresee them. The nearest cache
+// is full, so the second. GCC leaves out calls of functions that do nothing else, so these must not stay calls.
+#if defined(__GNUC__)
+#define ASK(place) __builtin_prefetch(place, 0, 2)
+#define ALWAYS_INLINE [[gnu::always_inline]] inline
+#else
+#define ASK(place) static_cast<void>(place)
+#define ALWAYS_INLINE inline
+#endif
+ALWAYS_INLINE void ask_for(const float* row, int64_t width) {
+  for (int64_t c = 0; c < width; c += 16) ASK(row + c);
+}
+
+ALWAYS_INLINE void ask_for(const Head& head, const Shape& shape, int64_t token) {
+  ask_for(head.query + token * shape.query_row, shape.width);
+  ask_for(head.key + token * shape.key_row, shape.width);
+  ask_for(head.value + token * shape.value_row, shape.width);
+  ask_for(head.out + std::min(head.places[token], shape.rows - 1) * shape.out_row, shape.width);
+}
+
+// R queries of a head from token `first` on; what padding asks for goes to `nowhere`.
+template <int R>
+inline void attend_rows(const Head& head, const Shape& shape, int64_t first, const float* keys, float* scores, float* nowhere) {
   float factors[R];
   float *of_scores[R], *out[R];
   for (int r = 0; r < R; r++) {
     const int64_t place = head.places[first + r];
-    out[r] = place < head.rows ? head.out + place * head.out_row : head.nowhere;
-    of_scores[r] = scores + r * head.padded;
-    factors[r] = scale;
+    out[r] = place < shape.rows ? head.out + place * shape.out_row : nowhere;
+    of_scores[r] = scores + r * shape.padded;
+    factors[r] = shape.scale;
   }
-  blocks<R>(head.query + first * head.query_row, head.query_row, head.keys, head.padded, head.width, factors, of_scores,
-            head.padded);
-  for (int r = 0; r < R; r++) factors[r] = exponents(of_scores[r], head.bias + (first + r) * head.tokens, head.tokens);
-  blocks<R>(scores, head.padded, head.value, head.value_row, head.tokens, factors, out, head.width);
+  blocks<R>(head.query + first * shape.query_row, shape.query_row, keys, shape.padded, shape.width, factors, of_scores,
+            shape.padded);
+  exponents<R>(scores, shape.padded, head.bias + first * shape.tokens, shape.tokens, factors);
+  blocks<R>(scores, shape.padded, head.value, shape.value_row, shape.tokens, factors, out, shape.width);
 }
 
 // query, key, value (M, heads, T, D), rows of D in one piece, D a multiple of a vector; bias (P, heads, T, T), row m takes m % P.
@@ -156,25 +180,30 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tens
   }
   TORCH_CHECK(real == rows, "every token of the map must be in one window");
   at::Tensor out = at::empty({many / windows, rows, heads * width}, query.options());
-  const Rows q(query), k(key), v(value);
-  const float* b = biases.const_data_ptr<float>();
+  const float *q = query.const_data_ptr<float>(), *k = key.const_data_ptr<float>(), *v = value.const_data_ptr<float>(),
+              *b = biases.const_data_ptr<float>();
   float* o = out.mutable_data_ptr<float>();
-  const int64_t patterns = bias.size(0), padded = (tokens + WIDTH - 1) / WIDTH * WIDTH;
+  const int64_t patterns = bias.size(0);
+  const Shape shape{query.stride(2), key.stride(2), value.stride(2), heads * width, rows, tokens,
+                    (tokens + WIDTH - 1) / WIDTH * WIDTH, width, static_cast<float>(scale)};
+  const auto head_of = [&](int64_t i) {
+    const int64_t m = i / heads, h = i % heads;
+    return Head{q + m * query.stride(0) + h * query.stride(1), k + m * key.stride(0) + h * key.stride(1),
+                v + m * value.stride(0) + h * value.stride(1), b + (m % patterns * heads + h) * tokens * tokens,
+                o + m / windows * rows * shape.out_row + h * width, where + m % windows * tokens};
+  };
   at::parallel_for(0, many * heads, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> room((width + ROWS) * padded + width);
-    float *keys = room.data(), *scores = keys + width * padded, *nowhere = scores + ROWS * padded;
+    std::vector<float> room((width + ROWS) * shape.padded + width);
+    float *keys = room.data(), *scores = keys + width * shape.padded, *nowhere = scores + ROWS * shape.padded;
     for (int64_t i = begin; i < end; i++) {
-      const int64_t m = i / heads, h = i % heads, next = std::min(i + 1, end - 1);
-      at::vec::transpose_mxn<float>(k.of(m, h), k.row, keys, padded, tokens, width);
-      const Head head{q.of(m, h), keys, v.of(m, h), b + (m % patterns * heads + h) * tokens * tokens,
-                      o + (m / windows * rows * heads + h) * width, nowhere, where + m % windows * tokens, q.row, v.row,
-                      heads * width, rows, tokens, padded, width};
+      const Head head = head_of(i), next = head_of(std::min(i + 1, end - 1));
+      at::vec::transpose_mxn<float>(head.key, shape.key_row, keys, shape.padded, tokens, width);
       int64_t t = 0;
       for (; t + ROWS <= tokens; t += ROWS) {
-        for (const Rows* x : {&q, &k, &v}) ask_for(x->of(next / heads, next % heads) + t * x->row, x->row, ROWS, width);
-        attend_rows<ROWS>(head, t, scale, scores);
+        for (int64_t r = t; r < t + ROWS; r++) ask_for(next, shape, r);
+        attend_rows<ROWS>(head, shape, t, keys, scores, nowhere);
       }
-      for (; t < tokens; t++) attend_rows<1>(head, t, scale, scores);
+      for (; t < tokens; t++) attend_rows<1>(head, shape, t, keys, scores, nowhere);
     }
   });
   return out;
