@@ -113,21 +113,8 @@ def classify(bench: Bench) -> str:
     parts = []
     for batch in (1, 8):
         arguments = (resolve(SMALL)[1], batch, bench.cache, engines, ("timm", "hf", "torchvision"))
-        parts.append(
-            f"### Batch {batch}\n\n{compare(classify_makers, arguments, bench, bases)}\n\n{limit(resolve(SMALL)[1], batch)}"
-        )
+        parts.append(f"### Batch {batch}\n\n{compare(classify_makers, arguments, bench, bases)}")
     return "\n\n".join(parts)
-
-
-def limit(variant: Variant, batch: int) -> str:
-    """Return a sentence: what the products need on a processor that does nothing but multiply and add, in registers."""
-    products = Products(network(variant), torch.randn(batch, 3, variant.img_size, variant.img_size))
-    work = sum(2 * rows * layer.weight.numel() for rows, layer in zip(products.rows, products.layers, strict=True))  # type: ignore[operator,union-attr]
-    most = peak()
-    return (
-        f"The products are {work / 1e9:.1f} GFLOP. This processor multiplies and adds {most / 1e9:.0f} GFLOP a second at most, "
-        f"with everything in registers: no float32 product takes less than {1e3 * work / most:.1f} ms in all."
-    )
 
 
 def families(bench: Bench) -> str:
@@ -279,7 +266,18 @@ def profile(bench: Bench) -> str:
         inside[kind] = inside.get(kind, 0.0) + event.self_cpu_time_total / 1e3 / bench.rounds
     inside["all else"] = whole - sum(inside.values())
     parts["compile"] = shares(inside)
-    return "\n\n".join(f"{name}:\n\n{table}" for name, table in parts.items())
+    return "\n\n".join([*(f"{name}:\n\n{table}" for name, table in parts.items()), limit(variant, len(pixels))])
+
+
+def limit(variant: Variant, batch: int) -> str:
+    """Return a sentence: what the products need on a processor that does nothing but multiply and add, in registers."""
+    products = Products(network(variant), torch.randn(batch, 3, variant.img_size, variant.img_size))
+    work = sum(2 * rows * layer.weight.numel() for rows, layer in zip(products.rows, products.layers, strict=True))  # type: ignore[operator,union-attr]
+    most = peak()
+    return (
+        f"The products are {work / 1e9:.1f} GFLOP. This processor multiplies and adds {most / 1e9:.0f} GFLOP a second at most, "
+        f"with everything in registers: no float32 product takes less than {1e3 * work / most:.1f} ms in all."
+    )
 
 
 def openvino_profile(path: Path, pixels: np.ndarray, rounds: int) -> str:

@@ -54,14 +54,17 @@ double since(std::chrono::steady_clock::time_point began) {
 
 }  // namespace
 
-// Floating point operations a second of this many threads that only multiply and add, in registers.
-extern "C" double peak(int threads) {
+// Floating point operations a second of this many threads, one pinned to each core, that only multiply and add, in registers.
+extern "C" double peak(const int* cores, int threads) {
   constexpr long STEPS = 20'000'000;
   const auto began = std::chrono::steady_clock::now();
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; i++) others.emplace_back(multiply_and_add, STEPS);
-  multiply_and_add(STEPS);
-  for (std::thread& other : others) other.join();
+  std::vector<std::thread> all;
+  for (int i = 0; i < threads; i++)
+    all.emplace_back([core = cores[i]] {
+      pin(core);
+      multiply_and_add(STEPS);
+    });
+  for (std::thread& each : all) each.join();
   return 2.0 * WIDTH * CHAINS * STEPS * threads / since(began);
 }
 

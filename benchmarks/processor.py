@@ -51,14 +51,20 @@ def _library() -> ctypes.CDLL | None:
 
 def peak() -> float:
     """Return the floating point operations a second that torch's number of threads can do at most; not a number if unknown."""
-    library = _library()
-    return math.nan if library is None else max(library.peak(torch.get_num_threads()) for _ in range(3))
+    library, cores = _library(), _cores()
+    threads = min(torch.get_num_threads(), len(cores))
+    return math.nan if library is None else max(library.peak((ctypes.c_int * threads)(*cores), threads) for _ in range(5))
 
 
 def distance() -> float:
     """Return the seconds from the first core to the second; not a number where there is one core, or no compiler."""
-    library = _library()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if library is None or len(cores) < 2:
+    library, cores = _library(), _cores()
+    if library is None or len(cores) < 2 or not hasattr(os, "sched_getaffinity"):
         return math.nan
     return float(library.between(cores[0], cores[1], 1000))
+
+
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))  # where no thread can be pinned

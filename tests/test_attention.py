@@ -154,6 +154,13 @@ def test_a_graph_leaves_it_the_way_back_and_the_repeats(version: int, tmp_path: 
                 torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_places_lead_back() -> None:
+    index = torch.tensor([5, 0, 2, 3])
+    assert native._places(index, 6, 3).tolist() == [1, 4, 2, 3, 4, 0]  # type: ignore[union-attr]
+    assert native._places(index, 6, 4) is None
+    assert native._places(torch.tensor([5, 0, 5, 3]), 6, 3) is None
+
+
 def test_attention_of_other_forms_stays(tmp_path: Path) -> None:
     class Other(nn.Module):
         def forward(self, x: Tensor, mask: Tensor, bias: Tensor) -> tuple[Tensor, ...]:

@@ -67,9 +67,12 @@ def _own_attention(module: fx.GraphModule, folder: Path) -> None:
     for i, node in enumerate(found):
         query, key, value, bias = node.args
         _, heads, tokens, width = _shape(query)
-        back = _way_back(node, heads * width)
-        places, rows = (torch.arange(tokens), tokens) if back is None else _places(module, back)
+        back = _way_back(node)
+        places = None if back is None else _places(attrgetter(back.args[2].target)(module), _shape(back.args[0])[1], tokens)
+        if places is None:
+            back, places = None, torch.arange(tokens)
         module.register_buffer(f"places_{i}", places)
+        rows = tokens if back is None else _shape(back)[1]
         with graph.inserting_before(node):
             bias = graph.call_function(aten.contiguous.default, (_once(bias),))  # a constant, so done when compiled
             scale = node.kwargs.get("scale") or width**-0.5
@@ -95,7 +98,7 @@ def _once(bias: Any) -> Any:
     return once.args[0] if repeated else bias
 
 
-def _way_back(attention: fx.Node, channels: int) -> Any:
+def _way_back(attention: fx.Node) -> Any:
     """Return the gather that puts the windows behind an attention together again; None if there is none, or others look on."""
     node: Any = attention
     while len(node.users) == 1:
@@ -104,19 +107,22 @@ def _way_back(attention: fx.Node, channels: int) -> Any:
             if node.target is not aten.transpose.int or node.args[1:] != (1, 2):
                 return None
         elif node.target is aten.index_select.default and node.args[:2] == (before, 1) and node.args[2].op == "get_attr":
+            _, heads, _, width = _shape(attention)
             shape = _shape(before)
-            return node if len(shape) == 3 and isinstance(shape[1], int) and shape[2] == channels else None
+            return node if len(shape) == 3 and isinstance(shape[1], int) and shape[2] == heads * width else None
         elif node.target not in VIEWS:
             return None
     return None
 
 
-def _places(module: fx.GraphModule, gather: Any) -> tuple[Tensor, int]:
-    """Return where a gather takes each token to, the number of tokens it gives for nowhere; and that number."""
-    index: Tensor = attrgetter(gather.args[2].target)(module)
-    places = torch.full((_shape(gather.args[0])[1],), len(index))
+def _places(index: Tensor, many: int, tokens: int) -> Tensor | None:
+    """Return the place in a map of each of the ``many`` tokens that ``index`` takes it from, ``len(index)`` of those it leaves.
+
+    None where they are no windows of so many ``tokens``, or a token is taken twice.
+    """
+    places = torch.full((many,), len(index))
     places[index] = torch.arange(len(index))
-    return places, len(index)
+    return places if many % tokens == 0 and int((places < len(index)).sum()) == len(index) else None
 
 
 def _axes_of_norms(module: fx.GraphModule) -> None:
