@@ -13,7 +13,7 @@ from tests.test_engines import SHAPE, shaken
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swinkit.engines import native
+from swinkit.engines import operations, rewriting
 from swinkit.engines.exported import ExportedEngine
 from swinkit.engines.fast import folded
 from swinkit.engines.program import with_outputs
@@ -27,9 +27,9 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor, float, Tensor, int], Tensor]
 
 @pytest.fixture(scope="module")
 def attend(tmp_path_factory: pytest.TempPathFactory) -> Attend:
-    if native.compiler() is None:
+    if operations.compiler() is None:
         pytest.skip("needs a C++ compiler")
-    return native.compile_attention(tmp_path_factory.mktemp("attention"))
+    return operations.compiled(["attend"], tmp_path_factory.mktemp("attention"))["attend"]
 
 
 def exact(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, places: Tensor, rows: int) -> Tensor:
@@ -132,7 +132,7 @@ def test_machine_code_calls_it(attend: Attend, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_graph_leaves_it_the_way_back_and_the_repeats(version: int, tmp_path: Path) -> None:
-    if native.compiler() is None:
+    if operations.compiler() is None:
         pytest.skip("needs a C++ compiler")
     torch.manual_seed(3)
     shape = {"version": version, "depths": (2, 2), "num_heads": (2, 4), "img_size": 36, "window_size": 4}  # maps of 9 and of 5
@@ -140,8 +140,7 @@ def test_a_graph_leaves_it_the_way_back_and_the_repeats(version: int, tmp_path: 
     images = torch.randn(3, 3, 36, 36)
     program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
     module = with_outputs(program, (0, 1))
-    native._axes_of_norms(module)
-    native._own_attention(module, tmp_path)
+    rewriting.rewrite(module, tmp_path)
     assert not module.graph.find_nodes(op="call_function", target=torch.ops.aten.scaled_dot_product_attention.default)
     norms = module.graph.find_nodes(op="call_function", target=torch.ops.aten.layer_norm.default)
     assert [node.args[1] for node in norms if len(node.args[1]) > 1] == ([[4, 32]] if version == 1 else [])
@@ -156,9 +155,9 @@ def test_a_graph_leaves_it_the_way_back_and_the_repeats(version: int, tmp_path: 
 
 def test_places_lead_back() -> None:
     index = torch.tensor([5, 0, 2, 3])
-    assert native._places(index, 6, 3).tolist() == [1, 4, 2, 3, 4, 0]  # type: ignore[union-attr]
-    assert native._places(index, 6, 4) is None
-    assert native._places(torch.tensor([5, 0, 5, 3]), 6, 3) is None
+    assert rewriting._places(index, 6, 3).tolist() == [1, 4, 2, 3, 4, 0]  # type: ignore[union-attr]
+    assert rewriting._places(index, 6, 4) is None
+    assert rewriting._places(torch.tensor([5, 0, 5, 3]), 6, 3) is None
 
 
 def test_attention_of_other_forms_stays(tmp_path: Path) -> None:
@@ -178,6 +177,6 @@ def test_attention_of_other_forms_stays(tmp_path: Path) -> None:
     example = (torch.randn(2, 3, 5, 32), torch.ones(2, 3, 5, 5, dtype=torch.bool), torch.randn(2, 3, 5, 5))
     module = torch.export.export(Other(), example).module()
     before = str(module.graph)
-    native._own_attention(module, tmp_path)
+    rewriting.rewrite(module, tmp_path)
     assert str(module.graph) == before
     assert not [*tmp_path.iterdir()]

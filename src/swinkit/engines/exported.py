@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from swinkit.engines.native import compiler
+from swinkit.engines.operations import compiler
 from swinkit.errors import ExportError, InputError, SwinkitError, UnsafeFile, nearest
 from swinkit.files import EXPORT_MANIFEST as MANIFEST
 from swinkit.specs import ModelSpec

@@ -1,0 +1,322 @@
+// Linear layers for a CPU with an eighth of the multiplications left out (Strassen, Gaussian elimination is not optimal, 1969).
+//
+// Rows, columns and the sum are each cut in two: of the eight products of quarters seven suffice, of sums of quarters. The sums of
+// the weights are made once (`pack`), those of a panel of rows stay in the second cache, and the seven products of a strip of
+// columns are added to its four quarters of the answer as they leave the registers; bias, GELU and residual follow there. A row is
+// paired with its neighbour, so what one picture holds hardly touches another's rounding. What is left out costs accuracy of
+// rounding only: tests/test_linear.py compares with float64. operations.py compiles this file for the processor at hand.
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/cpu/vec/vec.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using Vec = at::vec::Vectorized<float>;
+constexpr int64_t WIDTH = Vec::size();
+// A strip is V vectors wide, 2 or 3; ROWS of it are as many sums as the processor has registers for.
+#if defined(CPU_CAPABILITY_AVX512)
+template <int V>
+constexpr int ROWS = V == 2 ? 14 : 9;
+#elif defined(CPU_CAPABILITY_AVX2)
+template <int V>
+constexpr int ROWS = V == 2 ? 6 : 4;
+#else
+template <int V>
+constexpr int ROWS = V == 2 ? 12 : 8;
+#endif
+constexpr int64_t PAIRS = 98;  // of rows in a panel, at most
+constexpr int64_t APART = 16;  // floats between rows of sums, so that they do not share the sets of a cache
+constexpr int PRODUCTS = 7;
+
+#if defined(__GNUC__)
+#define ASK(place) __builtin_prefetch(place, 0, 2)
+#else
+#define ASK(place) static_cast<void>(place)
+#endif
+
+// A quarter of the answer, (top, bottom) x (left, right), to which a product is added; the first one is stored.
+struct Term {
+  float* quarter;
+  float sign;
+  bool first;
+};
+
+template <int R, int V>
+inline void add(const Vec (&sums)[R][V], const Term& term) {
+  const Vec sign(term.sign);
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      float* to = term.quarter + (r * V + v) * WIDTH;
+      (term.first ? sums[r][v] : at::vec::fmadd(sums[r][v], sign, Vec::loadu(to))).store(to);
+    }
+}
+
+// R rows of `left`, `count` long, times a strip of columns.
+template <int R, int V>
+void multiply(const float* left, int64_t left_row, const float* right, int64_t count, const Term& one, const Term& two) {
+  Vec sums[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) sums[r][v] = Vec(0.f);
+  const float* rows[(R + 2) / 3];  // one address for three rows
+#pragma GCC unroll 16
+  for (int g = 0; g < (R + 2) / 3; g++) rows[g] = left + 3 * g * left_row;
+  for (int64_t i = 0; i < count; i++) {
+    Vec part[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) part[v] = Vec::loadu(right + (i * V + v) * WIDTH);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+      const Vec x(rows[r / 3][r % 3 * left_row + i]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) sums[r][v] = at::vec::fmadd(x, part[v], sums[r][v]);
+    }
+  }
+  add<R, V>(sums, one);
+  if (two.quarter) add<R, V>(sums, two);
+}
+
+using Multiply = void (*)(const float*, int64_t, const float*, int64_t, const Term&, const Term&);
+template <int V, int... R>
+constexpr std::array<Multiply, sizeof...(R)> all_of(std::integer_sequence<int, R...>) {
+  return {multiply<R + 1, V>...};
+}
+template <int V>
+constexpr auto MULTIPLY = all_of<V>(std::make_integer_sequence<int, ROWS<V>>{});  // by rows less one
+
+// x/2 (1 + erf(x / sqrt 2)), erf as a ratio of polynomials fitted to it for |x| < 5.5 (largest error 1.4e-8), where it is 1 beyond.
+inline Vec gelu(const Vec& x) {
+  constexpr float TOP[] = {4.549927767e-08f, 1.270420517e-05f, 3.376456923e-04f, 9.354486102e-03f, 6.770472865e-02f, 7.978844693e-01f};
+  constexpr float BOTTOM[] = {1.197510898e-06f, 7.364662620e-05f, 1.884428551e-03f, 2.864570943e-02f, 2.515212121e-01f, 1.f};
+  const Vec near = at::vec::clamp(x, Vec(-5.5f), Vec(5.5f)), square = near * near;
+  Vec top(TOP[0]), bottom(BOTTOM[0]);
+#pragma GCC unroll 8
+  for (int i = 1; i < 6; i++) {
+    top = at::vec::fmadd(top, square, Vec(TOP[i]));
+    bottom = at::vec::fmadd(bottom, square, Vec(BOTTOM[i]));
+  }
+  const Vec half = x * Vec(0.5f);
+  return at::vec::fmadd(half, near * top / bottom, half);
+}
+
+// A layer, and a panel of rows for it; `next` are floats behind the panel that will be asked for soon.
+struct Panel {
+  const float *x, *packed, *bias, *added;
+  float* out;
+  int64_t rows, inner, columns, next;
+  bool curved;
+
+  int64_t pairs() const { return (rows + 1) / 2; }
+  int64_t row_of_sides() const { return inner / 2 + APART; }
+  Panel from(int64_t row, int64_t count) const {
+    Panel part = *this;
+    part.x += row * inner;
+    part.out += row * columns;
+    if (added) part.added += row * columns;
+    part.rows = std::min(count, rows - row);
+    part.next = std::min(count, rows - row - part.rows) * inner;
+    return part;
+  }
+};
+
+// The seven left sides of a panel: sums of the quarters of its rows; even rows are the top, odd rows the bottom.
+void take_sides(const Panel& panel, float* sides) {
+  const int64_t half = panel.inner / 2, row = panel.row_of_sides(), side = panel.pairs() * row;
+  for (int64_t p = 0; p < panel.pairs(); p++) {
+    const float* top = panel.x + 2 * p * panel.inner;
+    const bool whole = 2 * p + 1 < panel.rows;
+    for (int64_t k = 0; k < half; k += WIDTH) {
+      const Vec a11 = Vec::loadu(top + k), a12 = Vec::loadu(top + half + k);
+      const Vec a21 = whole ? Vec::loadu(top + panel.inner + k) : Vec(0.f);
+      const Vec a22 = whole ? Vec::loadu(top + panel.inner + half + k) : Vec(0.f);
+      float* to = sides + p * row + k;
+      (a11 + a22).store(to);
+      (a21 + a22).store(to + side);
+      a11.store(to + 2 * side);
+      a22.store(to + 3 * side);
+      (a11 + a12).store(to + 4 * side);
+      (a21 - a11).store(to + 5 * side);
+      (a12 - a22).store(to + 6 * side);
+    }
+  }
+}
+
+// A strip of the left and one of the right half of the columns.
+template <int V>
+void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quarters) {
+  constexpr int64_t STRIP = V * WIDTH;
+  const int64_t half = panel.inner / 2, row = panel.row_of_sides(), right = panel.columns / 2, pairs = panel.pairs();
+  const float* packed = panel.packed + strip * PRODUCTS * half * STRIP;
+  float *c11 = quarters, *c12 = c11 + PAIRS * STRIP, *c21 = c12 + PAIRS * STRIP, *c22 = c21 + PAIRS * STRIP;
+  const Term terms[PRODUCTS][2] = {{{c11, 1, true}, {c22, 1, true}},   {{c21, 1, true}, {c22, -1, false}},
+                                   {{c12, 1, true}, {c22, 1, false}},  {{c11, 1, false}, {c21, 1, false}},
+                                   {{c11, -1, false}, {c12, 1, false}}, {{c22, 1, false}, {}},
+                                   {{c11, 1, false}, {}}};
+  const int64_t tiles = (pairs + ROWS<V> - 1) / ROWS<V>, calls = right / STRIP * PRODUCTS * tiles, lines = panel.next / 16;
+  int64_t call = strip * PRODUCTS * tiles;
+  for (int s = 0; s < PRODUCTS; s++)
+    for (int64_t t = 0; t < tiles; t++, call++) {
+      const int64_t first = t * pairs / tiles, last = (t + 1) * pairs / tiles;
+      for (int64_t line = call * lines / calls; line < (call + 1) * lines / calls; line++)
+        ASK(panel.x + panel.rows * panel.inner + line * 16);
+      if (s >= 3)  // soon the answer is written, and the residual read, each quarter in its turn
+        for (int64_t p = first; p < last; p++) {
+          const int64_t place = (2 * p + (s - 3) / 2) * panel.columns + (s - 3) % 2 * right + strip * STRIP;
+          for (int64_t c = 0; c < STRIP; c += 16) {
+            ASK(panel.out + place + c);
+            if (panel.added) ASK(panel.added + place + c);
+          }
+        }
+      Term one = terms[s][0], two = terms[s][1];
+      one.quarter += first * STRIP;
+      if (two.quarter) two.quarter += first * STRIP;
+      MULTIPLY<V>[last - first - 1](sides + (s * pairs + first) * row, row, packed + s * half * STRIP, half, one, two);
+    }
+  for (int64_t p = 0; p < pairs; p++)
+    for (int64_t q = 0; q < 4; q++) {
+      const int64_t r = 2 * p + q / 2, column = q % 2 * right + strip * STRIP;
+      if (r >= panel.rows) continue;
+      for (int64_t v = 0; v < STRIP; v += WIDTH) {
+        Vec x = Vec::loadu(quarters + (q * PAIRS + p) * STRIP + v);
+        if (panel.bias) x = x + Vec::loadu(panel.bias + column + v);
+        if (panel.curved) x = gelu(x);
+        if (panel.added) x = x + Vec::loadu(panel.added + r * panel.columns + column + v);
+        x.store(panel.out + r * panel.columns + column + v);
+      }
+    }
+}
+
+// How many vectors wide the strips of a layer are.
+int64_t vectors(int64_t columns) { return columns % (4 * WIDTH) ? 3 : 2; }
+int64_t strips(int64_t columns) { return columns / (2 * WIDTH * vectors(columns)); }
+
+void do_strips(const Panel& panel, int64_t begin, int64_t end, float* room) {
+  float* sides = room + 4 * PAIRS * 3 * WIDTH;
+  take_sides(panel, sides);
+  for (int64_t i = begin; i < end; i++)
+    vectors(panel.columns) == 2 ? do_strip<2>(panel, i, sides, room) : do_strip<3>(panel, i, sides, room);
+}
+
+// Memory of a thread, kept: `more` floats and then what a panel of so many inputs needs; both begin where a cache line does.
+std::pair<float*, float*> room_for(int64_t inner, int64_t more) {
+  static thread_local std::vector<float> room;
+  more = (more + 15) / 16 * 16;
+  room.resize(std::max<size_t>(room.size(), more + 4 * PAIRS * 3 * WIDTH + PRODUCTS * PAIRS * (inner / 2 + APART) + 16));
+  float* begin = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
+  return {begin, begin + more};
+}
+
+using Maybe = std::optional<at::Tensor>;
+const float* place_of(const at::Tensor& t) { return t.const_data_ptr<float>(); }
+const float* place_of(const Maybe& t) { return t ? place_of(*t) : nullptr; }
+
+Maybe whole(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
+
+void check(const at::Tensor& x) { TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat, "float32 in one piece"); }
+
+// A layer as the panel of all its rows, without its answer's place; `shape` is that of the answer.
+Panel layer(const float* x, int64_t inner, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& added,
+            bool curved, const std::vector<int64_t>& shape) {
+  TORCH_CHECK(inner > 0 && inner % (2 * WIDTH) == 0 && columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0,
+              "sides must be whole strips");
+  TORCH_CHECK(packed.numel() == PRODUCTS * (inner / 2) * (columns / 2), "weights of another layer");
+  TORCH_CHECK(!bias || bias->numel() == columns, "a bias for each column");
+  TORCH_CHECK(!added || added->sizes() == shape, "what is added must have the answer's shape");
+  check(packed);
+  if (bias) check(*bias);
+  if (added) check(*added);
+  return {x, place_of(packed), place_of(bias), place_of(added), nullptr, c10::multiply_integers(shape) / columns, inner, columns,
+          0, curved};
+}
+
+std::vector<int64_t> shape_of(const at::Tensor& x, int64_t columns) {
+  check(x);
+  TORCH_CHECK(x.dim() > 0 && columns > 0, "rows and columns");
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = columns;
+  return shape;
+}
+
+// x (..., K) times packed weights, N columns; + bias (N,); GELU if `curved`; + added (..., N). Returns (..., N).
+at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
+                  bool curved) {
+  const at::Tensor x = given.contiguous();
+  const Maybe added = whole(residual);
+  const std::vector<int64_t> shape = shape_of(x, columns);
+  Panel all = layer(place_of(x), x.size(-1), packed, columns, bias, added, curved, shape);
+  at::Tensor out = at::empty(shape, x.options());
+  all.out = out.mutable_data_ptr<float>();
+  const int64_t many = strips(columns), panels = (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
+  const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0;
+  at::parallel_for(0, panels * many, 1, [&](int64_t begin, int64_t end) {
+    float* room = room_for(all.inner, 0).second;
+    for (int64_t i = begin; i < end; i = (i / many + 1) * many)
+      if (i / many * rows < all.rows) do_strips(all.from(i / many * rows, rows), i % many, std::min(many, i % many + end - i), room);
+  });
+  return out;
+}
+
+// Two layers, GELU between: a panel passes both before the next begins, so that what lies between stays in the cache.
+at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
+               int64_t columns, const Maybe& bias2, const Maybe& residual) {
+  const at::Tensor x = given.contiguous();
+  const Maybe added = whole(residual);
+  const std::vector<int64_t> shape = shape_of(x, columns);
+  const Panel one = layer(place_of(x), x.size(-1), packed, hidden, bias, std::nullopt, true, shape_of(x, hidden));
+  Panel two = layer(nullptr, hidden, packed2, columns, bias2, added, false, shape);
+  const int64_t threads = at::get_num_threads(), turns = (one.rows + 2 * PAIRS * threads - 1) / (2 * PAIRS * threads);
+  if (turns < 2)  // too few rows to go round: each thread takes some of the columns instead
+    return linear(linear(x, packed, hidden, bias, std::nullopt, true), packed2, columns, bias2, added, false);
+  at::Tensor out = at::empty(shape, x.options());
+  two.out = out.mutable_data_ptr<float>();
+  const int64_t panels = turns * threads, rows = (one.pairs() + panels - 1) / panels * 2;
+  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+    const auto [between, room] = room_for(std::max(one.inner, hidden), 2 * PAIRS * hidden);
+    for (int64_t i = begin; i < end && i * rows < one.rows; i++) {
+      Panel first = one.from(i * rows, rows), second = two.from(i * rows, rows);
+      first.out = between;
+      second.x = between;
+      second.next = 0;
+      do_strips(first, 0, strips(hidden), room);
+      do_strips(second, 0, strips(columns), room);
+    }
+  });
+  return out;
+}
+
+// Weights (columns, K) as `linear` takes them: for each strip the right sides of the seven products, a row for each of K / 2.
+at::Tensor pack(const at::Tensor& weight) {
+  const int64_t columns = weight.size(0), strip = WIDTH * vectors(columns);
+  TORCH_CHECK(weight.dim() == 2 && weight.size(1) % (2 * WIDTH) == 0 && columns % (2 * strip) == 0, "sides must be whole strips");
+  const std::vector<at::Tensor> rows = weight.t().chunk(2, 0), top = rows[0].chunk(2, 1), bottom = rows[1].chunk(2, 1);
+  const at::Tensor &b11 = top[0], &b12 = top[1], &b21 = bottom[0], &b22 = bottom[1];
+  const at::Tensor sides = at::stack({b11 + b22, b11, b12 - b22, b21 - b11, b22, b11 + b12, b21 + b22});
+  return sides.reshape({PRODUCTS, weight.size(1) / 2, -1, strip}).permute({2, 0, 1, 3}).contiguous();
+}
+
+}  // namespace
+
+// NAME ends in a digest of this file: packages of two versions of it may be open in one process.
+TORCH_LIBRARY_FRAGMENT(swinkit, library) {
+  library.def(NAME "(Tensor x, Tensor packed, int columns, Tensor? bias, Tensor? added, bool curved) -> Tensor");
+  library.def(NAME "_mlp(Tensor x, Tensor packed, int hidden, Tensor? bias, Tensor packed2, int columns, Tensor? bias2, "
+                   "Tensor? added) -> Tensor");
+  library.def(NAME "_pack(Tensor weight) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(swinkit, CPU, library) {
+  library.impl(NAME, linear);
+  library.impl(NAME "_mlp", mlp);
+  library.impl(NAME "_pack", pack);
+}

@@ -1,0 +1,184 @@
+"""An exported graph, rewritten for machine code: own operations where they are faster, loops that the compiler takes whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from swinkit.engines.operations import Operation, companion, compiled
+
+VECTOR = 16  # floats; the width of a head must be a multiple of the vectors of any processor
+WIDE, DEEP = (64, 96), 32  # the outputs of a linear layer must be multiples of one of these, its inputs of this
+LEAST = 96  # inputs from which fewer multiplications save more than the sums cost
+aten = torch.ops.aten
+VIEWS = (aten.reshape.default, aten.view.default, aten.flatten.using_ints, aten.unflatten.int)
+
+
+def rewrite(module: fx.GraphModule, folder: Path) -> None:
+    """Rewrite a graph in place; the libraries that it then calls are written into the folder."""
+    axes_of_norms(module)
+    attentions = [node for node in module.graph.nodes if _suits(node)]
+    layers = [node for node in module.graph.nodes if _pays(node, module)]
+    operations = compiled([name for name, found in (("attend", attentions), ("linear", layers)) if found], folder)
+    if attentions:
+        _own_attention(module, attentions, operations["attend"])
+    if layers:
+        _own_linear(module, layers, operations["linear"])
+
+
+def axes_of_norms(module: fx.GraphModule) -> None:
+    """Let norms over gathered tokens side by side have an axis for each: over one axis the loop takes number by number."""
+    graph = module.graph
+    for node in graph.find_nodes(op="call_function", target=aten.layer_norm.default):
+        gather, (width, *more), *rest = node.args
+        while gather.target in VIEWS:
+            gather = gather.args[0]
+        if gather.target is not aten.index_select.default or more or rest[:2] != [None, None]:  # folded norms have no weight
+            continue
+        each, axis = _shape(gather)[-1], len(_shape(node)) - 1
+        if gather.args[1] != len(_shape(gather)) - 2 or width % each or width == each:
+            continue
+        shape = [width // each, each]
+        with graph.inserting_before(node):
+            apart = graph.call_function(aten.unflatten.int, (node.args[0], axis, shape))
+            apart = graph.call_function(aten.layer_norm.default, (apart, shape, *rest))
+            ours = graph.call_function(aten.flatten.using_ints, (apart, axis))
+        node.replace_all_uses_with(ours)
+        graph.erase_node(node)
+    module.recompile()
+
+
+def _shape(node: Any) -> Sequence[Any]:
+    return node.meta["val"].shape
+
+
+def _constant(node: Any, module: fx.GraphModule) -> Any:
+    """Return what a node gives in every call; None where that hangs on the input."""
+    if not isinstance(node, fx.Node):
+        return node
+    if node.op == "get_attr":
+        return attrgetter(str(node.target))(module)
+    parts = [_constant(part, module) for part in node.args]
+    if node.op != "call_function" or not parts or any(part is None for part in parts):
+        return None
+    with torch.no_grad():
+        return node.target(*parts, **node.kwargs)  # type: ignore[operator]
+
+
+def _pays(node: fx.Node, module: fx.GraphModule) -> bool:
+    """Say whether a node is a linear layer for which ``linear.cpp`` is made: of many tokens, and wide."""
+    if node.target is not aten.linear.default or len(_shape(node)) < 3 or node.meta["val"].dtype != torch.float32:
+        return False
+    columns, inner = _shape(node.args[1])
+    whole = inner % DEEP == 0 and any(columns % wide == 0 for wide in WIDE)
+    return whole and inner >= LEAST and all(_constant(part, module) is not None for part in node.args[1:] if part is not None)
+
+
+def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Operation) -> None:
+    """Let a graph call ``linear.cpp`` for layers, with the GELU or residual behind each; once for two with a GELU between."""
+    graph, pack, mlp = module.graph, companion(linear, "pack"), companion(linear, "mlp")
+    followed: dict[fx.Node, tuple[Any, ...]] = {}  # the GELUs after a layer, and what they are of
+    for i, node in enumerate(layers):
+        x, weight, bias = (*node.args, None)[:3]
+        assert isinstance(x, fx.Node)
+        columns, last, added, curved = _shape(node)[-1], node, None, False
+        follower = next(iter(node.users)) if len(node.users) == 1 else None
+        if follower is not None and follower.target is aten.gelu.default and follower.kwargs.get("approximate", "none") == "none":
+            last, curved = follower, True
+        elif follower is not None and follower.target is aten.add.Tensor and not follower.kwargs:
+            others = [part for part in follower.args if isinstance(part, fx.Node) and part is not node]
+            if len(others) == 1 and _shape(others[0]) == _shape(node) and others[0].meta["val"].dtype == torch.float32:
+                last, added = follower, others[0]
+        module.register_buffer(f"packed_{i}", pack(_constant(weight, module).detach()))
+        with graph.inserting_before(last):
+            packed = graph.get_attr(f"packed_{i}")
+            if x in followed and len(x.users) == 1 and not curved:
+                ours = graph.call_function(mlp, (*followed[x], packed, columns, bias, added))
+            else:
+                ours = graph.call_function(linear, (x, packed, columns, bias, added, curved))
+        ours.meta["val"] = last.meta["val"]
+        if curved:
+            followed[ours] = (x, packed, columns, bias)
+        last.replace_all_uses_with(ours)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _suits(node: fx.Node) -> bool:
+    """Say whether a node is attention as ``attention.cpp`` does it; a backbone of another library may have other forms."""
+    if node.target is not aten.scaled_dot_product_attention.default or len(node.args) != 4:
+        return False
+    if not all(isinstance(part, fx.Node) for part in node.args):
+        return False
+    query, key, value, bias = (part.meta["val"] for part in node.args if isinstance(part, fx.Node))
+    if query.ndim != 4 or bias.ndim != 4 or bias.dtype != torch.float32 or node.kwargs.get("enable_gqa"):
+        return False
+    heads, tokens, width = query.shape[1:]
+    alike = all(part.shape[1:] == query.shape[1:] for part in (key, value))
+    return alike and width % VECTOR == 0 and bias.shape[1:] == (heads, tokens, tokens)
+
+
+def _own_attention(module: fx.GraphModule, found: Sequence[fx.Node], attend: Operation) -> None:
+    """Let a graph call ``attention.cpp`` for attentions with a bias."""
+    graph = module.graph
+    for i, node in enumerate(found):
+        query, key, value, bias = node.args
+        _, heads, tokens, width = _shape(query)
+        back = _way_back(node)
+        places = None if back is None else _places(attrgetter(back.args[2].target)(module), _shape(back.args[0])[1], tokens)
+        if places is None:
+            back, places = None, torch.arange(tokens)
+        module.register_buffer(f"places_{i}", places)
+        rows = tokens if back is None else _shape(back)[1]
+        with graph.inserting_before(node):
+            bias = graph.call_function(aten.contiguous.default, (_once(bias),))  # a constant, so done when compiled
+            scale = node.kwargs.get("scale") or width**-0.5
+            ours = graph.call_function(attend, (query, key, value, bias, scale, graph.get_attr(f"places_{i}"), rows))
+            ours.meta["val"] = (back or node).meta["val"]
+            if back is None:
+                ours = graph.call_function(aten.unflatten.int, (ours, 2, [heads, width]))
+                ours = graph.call_function(aten.transpose.int, (ours, 1, 2))
+        (back or node).replace_all_uses_with(ours)
+    graph.eliminate_dead_code(lambda node: node.is_impure() and node not in found)  # torch's own might drop out at random
+    module.recompile()
+
+
+def _once(bias: Any) -> Any:
+    """Return a bias before it was repeated for the batch, for the operation does that by itself."""
+    once = bias
+    while once.target in (*VIEWS, aten.to.dtype) and once.args[0].meta["val"].dtype == torch.float32:
+        once = once.args[0]
+    repeated = once.target is aten.expand.default and _shape(once.args[0])[1:] == _shape(bias)[1:]
+    return once.args[0] if repeated else bias
+
+
+def _way_back(attention: fx.Node) -> Any:
+    """Return the gather that puts the windows behind an attention together again; None if there is none, or others look on."""
+    node: Any = attention
+    while len(node.users) == 1:
+        before, node = node, next(iter(node.users))
+        if before is attention:
+            if node.target is not aten.transpose.int or node.args[1:] != (1, 2):
+                return None
+        elif node.target is aten.index_select.default and node.args[:2] == (before, 1) and node.args[2].op == "get_attr":
+            _, heads, _, width = _shape(attention)
+            shape = _shape(before)
+            return node if len(shape) == 3 and isinstance(shape[1], int) and shape[2] == heads * width else None
+        elif node.target not in VIEWS:
+            return None
+    return None
+
+
+def _places(index: Tensor, many: int, tokens: int) -> Tensor | None:
+    """Return the place in a map of each of the ``many`` tokens that ``index`` takes it from, ``len(index)`` of those it leaves.
+
+    None where they are no windows of so many ``tokens``, or a token is taken twice.
+    """
+    places = torch.full((many,), len(index))
+    places[index] = torch.arange(len(index))
+    return places if many % tokens == 0 and int((places < len(index)).sum()) == len(index) else None

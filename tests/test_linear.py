@@ -1,0 +1,204 @@
+"""The linear layers that machine code brings of its own, compared in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.test_engines import SHAPE, largest, maps, shaken
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swinkit.engines import operations, rewriting
+from swinkit.engines.exported import ExportedEngine
+from swinkit.engines.operations import Operation
+from swinkit.export import export_network
+from swinkit.models.classifier import SwinClassifier
+from swinkit.specs import ModelSpec, Preprocessing
+
+ROWS = st.one_of(st.integers(1, 450), st.sampled_from([49, 98, 195, 196, 197, 392, 393, 1568]))
+INNER = st.sampled_from([32, 96, 128, 192, 352])
+COLUMNS = st.sampled_from([64, 96, 128, 192, 288, 320])
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory: pytest.TempPathFactory) -> Operation:
+    if operations.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    return operations.compiled(["linear"], tmp_path_factory.mktemp("linear"))["linear"]
+
+
+@pytest.fixture(scope="module")
+def mlp(linear: Operation) -> Operation:
+    return operations.companion(linear, "mlp")
+
+
+@pytest.fixture(scope="module")
+def pack(linear: Operation) -> Operation:
+    return operations.companion(linear, "pack")
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    """Numbers of size 1: sums of seven products round a few times as much as one sum of products."""
+    torch.testing.assert_close(found.double(), wanted, atol=2e-5, rtol=1e-5)
+
+
+@given(rows=ROWS, inner=INNER, columns=COLUMNS, offset=st.booleans(), residual=st.booleans(), curved=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_it_is_a_linear_layer(
+    linear: Operation, pack: Operation, rows: int, inner: int, columns: int, offset: bool, residual: bool, curved: bool
+) -> None:
+    generator = torch.Generator().manual_seed(rows * inner + columns)
+    x, weight = torch.randn(rows, inner, generator=generator), torch.randn(columns, inner, generator=generator) / inner**0.5
+    bias = torch.randn(columns, generator=generator) if offset else None
+    added = torch.randn(rows, columns, generator=generator) if residual else None
+    with torch.inference_mode():
+        found = linear(x, pack(weight), columns, bias, added, curved)
+    wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    wanted = F.gelu(wanted) if curved else wanted
+    close(found, wanted if added is None else wanted + added)
+
+
+@given(rows=st.one_of(ROWS, st.integers(400, 1700)), inner=INNER, hidden=COLUMNS, residual=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_two_are_an_mlp(
+    linear: Operation, mlp: Operation, pack: Operation, rows: int, inner: int, hidden: int, residual: bool
+) -> None:
+    generator = torch.Generator().manual_seed(rows * inner + hidden)
+    layers = nn.Linear(inner, hidden), nn.Linear(hidden, 96)
+    x, added = torch.randn(1, rows, inner, generator=generator), torch.randn(1, rows, 96, generator=generator)
+    with torch.inference_mode():
+        for layer in layers:
+            layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
+        (one, one_bias), (two, two_bias) = ((layer.weight, layer.bias) for layer in layers)
+        found = mlp(x, pack(one), hidden, one_bias, pack(two), 96, two_bias, added if residual else None)
+        first, second = (layer.double() for layer in layers)
+        close(found, second(F.gelu(first(x.double()))) + (added if residual else 0))
+
+
+def test_any_number_of_threads_answers_the_same(linear: Operation, mlp: Operation, pack: Operation, threads: int) -> None:
+    torch.manual_seed(0)
+    x, one, two = torch.randn(3, 401, 96), torch.randn(192, 96) / 10, torch.randn(96, 192) / 14
+    with torch.inference_mode():
+        middle = linear(x, pack(one), 192, None, None, True)
+        close(middle, F.gelu(x.double() @ one.double().T))
+        close(mlp(x, pack(one), 192, None, pack(two), 96, None, x), x + F.gelu(x.double() @ one.double().T) @ two.double().T)
+
+
+def test_a_row_disturbs_its_neighbour_at_most(linear: Operation, pack: Operation) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(5, 49, 96), torch.randn(64, 96)
+    with torch.inference_mode():
+        before = linear(x, pack(weight), 64, None, None, False)
+        x[2, 20] = torch.inf  # row 118, which goes with 119
+        after = linear(x, pack(weight), 64, None, None, False)
+    changed = (before != after).any(2).nonzero()
+    assert {tuple(place) for place in changed.tolist()} == {(2, 20), (2, 21)}
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 30.0, 1e4])
+def test_gelu_of_any_size(linear: Operation, pack: Operation, size: float) -> None:
+    x = torch.cat((torch.linspace(-8, 8, 96), torch.tensor([0.0, 5.4999, 5.5001, -5.4999, -5.5001, 90.0]).repeat(16))) * size
+    with torch.inference_mode():
+        found = linear(torch.zeros(1, 96), pack(torch.zeros(192, 96)), 192, x, None, True)
+    wanted = F.gelu(x.double())[None]
+    torch.testing.assert_close(found.double(), wanted, atol=1e-6 if size > 1e-3 else 1e-7 * size, rtol=3e-7)
+
+
+def test_what_it_cannot_do_it_refuses(linear: Operation, mlp: Operation, pack: Operation) -> None:
+    x, packed = torch.randn(2, 5, 96), pack(torch.randn(64, 96) / 10)
+    assert linear(x, packed, 64, None, None, False).shape == (2, 5, 64)
+    assert linear(x[:, :0], packed, 64, None, None, False).shape == (2, 0, 64)
+    assert mlp(x[:, :0], packed, 64, None, pack(torch.randn(96, 64)), 96, None, x[:, :0]).shape == (2, 0, 96)
+    strided = x.transpose(0, 1)
+    torch.testing.assert_close(
+        linear(strided, packed, 64, None, None, False), linear(x, packed, 64, None, None, False).transpose(0, 1)
+    )
+    for weight in (torch.randn(64, 80), torch.randn(80, 96), torch.randn(64), torch.randn(2, 64, 96)):
+        with pytest.raises(RuntimeError):
+            pack(weight)
+    for wrong in (
+        (x, packed, 128, None, None, False),  # other columns
+        (x, packed, 0, None, None, False),
+        (x, packed, -64, None, None, False),
+        (x[..., :64], packed, 64, None, None, False),  # other inputs
+        (x[..., :0], packed, 64, None, None, False),
+        (torch.tensor(1.0), packed, 64, None, None, False),
+        (x.double(), packed, 64, None, None, False),
+        (x, packed.double(), 64, None, None, False),
+        (x, packed.transpose(2, 3), 64, None, None, False),
+        (x, packed, 64, torch.randn(65), None, False),
+        (x, packed, 64, torch.randn(64).double(), None, False),
+        (x, packed, 64, None, torch.randn(2, 5, 65), False),
+        (x, packed, 64, None, torch.randn(5, 64), False),
+    ):
+        with pytest.raises(RuntimeError):
+            linear(*wrong)
+    with pytest.raises(RuntimeError):
+        mlp(x, packed, 64, None, packed, 64, None, None)  # the second is made for 96 inputs
+
+
+class Layers(nn.Module):
+    """Linear layers as they are replaced, and as they are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.narrow, self.odd = (nn.Linear(*sides) for sides in ((96, 192), (192, 96), (64, 64), (96, 80)))
+
+    def forward(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        middle = self.one(x)
+        return (
+            self.two(F.gelu(self.one(x))) + x,  # an mlp with a residual
+            self.two(F.gelu(middle)),  # the GELU's layer is wanted elsewhere
+            middle,
+            F.gelu(self.one(x), approximate="tanh"),
+            self.two(self.one(x)).add(x[:1]),  # the sum is of another shape than what is added
+            x.add(self.two(self.one(x)), alpha=2),
+            F.linear(x, weight),  # no constant
+            self.narrow(x[..., :64]),
+            self.odd(x),
+            self.one(x[:, 0]),  # of no tokens
+        )
+
+
+def test_a_graph_calls_it_where_it_suits(linear: Operation, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, example = Layers().eval(), (torch.randn(3, 7, 96), torch.randn(64, 96))
+    program = torch.export.export(network, example, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)}, {}))
+    module = program.module()
+    rewriting.rewrite(module, tmp_path)
+    targets = [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
+    assert sum("_mlp" in name for name in targets) == 1
+    assert sum("swinkit.linear" in name for name in targets) == 8  # mlp; middle, two; tanh; two twice
+    assert sum(name == "aten.linear.default" for name in targets) == 4
+    with torch.inference_mode():
+        for found, wanted in zip(module(*example), network(*example), strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_machine_code_calls_it(linear: Operation, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = shaken(SwinClassifier(SHAPE.changed(embed_dim=96, depths=(2,), num_heads=(3,), img_size=32)))
+    assert isinstance(network, SwinClassifier)
+    export_network(network, ModelSpec(network.variant, Preprocessing((32, 32))), tmp_path / "e", "aotinductor")
+    assert [*tmp_path.glob("e/32x32/linear_*.so")]
+    engine, pixels = ExportedEngine(tmp_path / "e", trusted=True), torch.rand(5, 3, 32, 32)
+    with torch.profiler.profile() as profiler:
+        found = engine(pixels)
+    calls = [event.key for event in profiler.key_averages() for _ in range(event.count) if "swinkit::linear_" in event.key]
+    assert sum(name.endswith("_mlp") for name in calls) == 2
+    assert len(calls) == 2 * (3 + 1 + 1)  # query, key, value, the projection, the MLP
+    with torch.inference_mode():
+        assert largest(maps(found), maps(network.double()(pixels.double()))) < 1e-5
