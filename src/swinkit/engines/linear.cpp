@@ -184,12 +184,12 @@ void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quar
       if (two.quarter) two.quarter += first * STRIP;
       MULTIPLY<V>[last - first - 1](sides + (s * pairs + first) * row, row, packed + s * half * STRIP, half, one, two);
     }
-  for (int64_t p = 0; p < pairs; p++)
-    for (int64_t q = 0; q < 4; q++) {
-      const int64_t r = 2 * p + q / 2, column = q % 2 * right + strip * STRIP;
-      if (r >= panel.rows) continue;
+  for (int64_t r = 0; r < panel.rows; r++)
+    for (int64_t side = 0; side < 2; side++) {
+      const float* sums = quarters + ((r % 2 * 2 + side) * PAIRS + r / 2) * STRIP;
+      const int64_t column = side * right + strip * STRIP;
       for (int64_t v = 0; v < STRIP; v += WIDTH) {
-        Vec x = Vec::loadu(quarters + (q * PAIRS + p) * STRIP + v);
+        Vec x = Vec::loadu(sums + v);
         if (panel.bias) x = x + Vec::loadu(panel.bias + column + v);
         if (panel.curved) x = gelu(x);
         if (panel.added) x = x + Vec::loadu(panel.added + r * panel.columns + column + v);
