@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -33,7 +34,7 @@ constexpr int ROWS = V == 2 ? 6 : 4;
 template <int V>
 constexpr int ROWS = V == 2 ? 12 : 8;
 #endif
-constexpr int64_t PAIRS = 98;  // of rows in a panel, at most
+constexpr int64_t PAIRS = 56;  // of rows in a panel, at most
 constexpr int64_t APART = 16;  // floats between rows of sums, so that they do not share the sets of a cache
 constexpr int PRODUCTS = 7;
 
@@ -249,6 +250,15 @@ std::vector<int64_t> shape_of(const at::Tensor& x, int64_t columns) {
   return shape;
 }
 
+// Do items on all threads, each taking the next: one that the system holds up for a while keeps the others waiting for one item.
+template <class F>
+void in_turn(int64_t items, const F& one) {
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < items; i = next++) one(i);
+  });
+}
+
 // x (..., K) times packed weights, N columns; + bias (N,); GELU if `curved`; + added (..., N). Returns (..., N).
 at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
                   bool curved) {
@@ -258,10 +268,11 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
   Panel all = layer(place_of(x), x.size(-1), packed, columns, bias, added, curved, shape);
   at::Tensor out = at::empty(shape, x.options());
   all.out = out.mutable_data_ptr<float>();
-  const int64_t many = strips(columns), panels = (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
-  const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0;
-  at::parallel_for(0, panels * many, 1, [&](int64_t begin, int64_t end) {
+  const int64_t many = strips(columns), threads = at::get_num_threads(), panels = (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
+  const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0, items = panels < 4 * threads ? threads : panels;
+  in_turn(items, [&](int64_t item) {  // whole panels, or where there are few, as many strips for each thread
     float* room = room_for(all.inner, 0).second;
+    const int64_t begin = item * panels * many / items, end = (item + 1) * panels * many / items;
     for (int64_t i = begin; i < end; i = (i / many + 1) * many)
       if (i / many * rows < all.rows) do_strips(all.from(i / many * rows, rows), i % many, std::min(many, i % many + end - i), room);
   });
@@ -282,16 +293,15 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
   at::Tensor out = at::empty(shape, x.options());
   two.out = out.mutable_data_ptr<float>();
   const int64_t panels = turns * threads, rows = (one.pairs() + panels - 1) / panels * 2;
-  at::parallel_for(0, panels, 1, [&](int64_t begin, int64_t end) {
+  in_turn(panels, [&](int64_t i) {
+    if (i * rows >= one.rows) return;
     const auto [between, room] = room_for(std::max(one.inner, hidden), 2 * PAIRS * hidden);
-    for (int64_t i = begin; i < end && i * rows < one.rows; i++) {
-      Panel first = one.from(i * rows, rows), second = two.from(i * rows, rows);
-      first.out = between;
-      second.x = between;
-      second.next = 0;
-      do_strips(first, 0, strips(hidden), room);
-      do_strips(second, 0, strips(columns), room);
-    }
+    Panel first = one.from(i * rows, rows), second = two.from(i * rows, rows);
+    first.out = between;
+    second.x = between;
+    second.next = 0;
+    do_strips(first, 0, strips(hidden), room);
+    do_strips(second, 0, strips(columns), room);
   });
   return out;
 }
