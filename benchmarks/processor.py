@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from swinkit.engines.native import compiler
+from swinkit.engines.operations import compiler
 
 NEAR = 100e-9  # seconds from core to core: about 30 ns inside a complex, more than 150 ns between two of EPYC
 

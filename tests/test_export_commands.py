@@ -19,7 +19,7 @@ import swinkit
 from swinkit.cli import main
 from swinkit.data.transforms import prepare
 from swinkit.engines.exported import ENGINES, Engine, ExportedEngine, Manifest, fastest
-from swinkit.engines.native import compiler
+from swinkit.engines.operations import compiler
 from swinkit.errors import ExportError, InputError, UnknownName, UnsafeFile
 from swinkit.export import CompiledEngine
 from swinkit.models import create_model

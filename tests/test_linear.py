@@ -65,7 +65,7 @@ def test_it_is_a_linear_layer(
     bias = torch.randn(columns, generator=generator) if offset else None
     added = torch.randn(rows, columns, generator=generator) if residual else None
     with torch.inference_mode():
-        found = linear(x, pack(weight), columns, bias, added, curved)
+        found = linear(x, pack(weight), columns, bias, added, curved, None, None)
     wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     wanted = F.gelu(wanted) if curved else wanted
     close(found, wanted if added is None else wanted + added)
@@ -83,27 +83,68 @@ def test_two_are_an_mlp(
         for layer in layers:
             layer.weight.normal_(0, layer.in_features**-0.5, generator=generator)
         (one, one_bias), (two, two_bias) = ((layer.weight, layer.bias) for layer in layers)
-        found = mlp(x, pack(one), hidden, one_bias, pack(two), 96, two_bias, added if residual else None)
+        found = mlp(x, pack(one), hidden, one_bias, pack(two), 96, two_bias, added if residual else None, None, None)
         first, second = (layer.double() for layer in layers)
         close(found, second(F.gelu(first(x.double()))) + (added if residual else 0))
+
+
+@given(
+    batch=st.integers(1, 4),
+    tokens=st.integers(1, 200),
+    taken=st.integers(1, 300),
+    inner=INNER,
+    eps=st.sampled_from([None, 1e-5, 0.3]),
+    gathered=st.booleans(),
+    twice=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_tokens_are_gathered_and_normalised_before(
+    linear: Operation,
+    mlp: Operation,
+    pack: Operation,
+    batch: int,
+    tokens: int,
+    taken: int,
+    inner: int,
+    eps: float | None,
+    gathered: bool,
+    twice: bool,
+) -> None:
+    generator = torch.Generator().manual_seed(tokens * inner + taken)
+    x, weight = (
+        3 + torch.randn(batch, tokens, inner, generator=generator),
+        torch.randn(96, inner, generator=generator) / inner**0.5,
+    )
+    x, second = x if eps else x - 3, torch.randn(64, 96, generator=generator) / 10
+    index = torch.randint(0, tokens, (taken,), generator=generator) if gathered else None
+    wanted = x.double() if index is None else x.double()[:, index]
+    wanted = F.linear(wanted if eps is None else F.layer_norm(wanted, (inner,), eps=eps), weight.double())
+    with torch.inference_mode():
+        if twice:
+            close(mlp(x, pack(weight), 96, None, pack(second), 64, None, None, eps, index), F.gelu(wanted) @ second.double().T)
+        else:
+            close(linear(x, pack(weight), 96, None, None, False, eps, index), wanted)
 
 
 def test_any_number_of_threads_answers_the_same(linear: Operation, mlp: Operation, pack: Operation, threads: int) -> None:
     torch.manual_seed(0)
     x, one, two = torch.randn(3, 401, 96), torch.randn(192, 96) / 10, torch.randn(96, 192) / 14
     with torch.inference_mode():
-        middle = linear(x, pack(one), 192, None, None, True)
+        middle = linear(x, pack(one), 192, None, None, True, None, None)
         close(middle, F.gelu(x.double() @ one.double().T))
-        close(mlp(x, pack(one), 192, None, pack(two), 96, None, x), x + F.gelu(x.double() @ one.double().T) @ two.double().T)
+        close(
+            mlp(x, pack(one), 192, None, pack(two), 96, None, x, None, None),
+            x + F.gelu(x.double() @ one.double().T) @ two.double().T,
+        )
 
 
 def test_a_row_disturbs_its_neighbour_at_most(linear: Operation, pack: Operation) -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(5, 49, 96), torch.randn(64, 96)
     with torch.inference_mode():
-        before = linear(x, pack(weight), 64, None, None, False)
+        before = linear(x, pack(weight), 64, None, None, False, None, None)
         x[2, 20] = torch.inf  # row 118, which goes with 119
-        after = linear(x, pack(weight), 64, None, None, False)
+        after = linear(x, pack(weight), 64, None, None, False, None, None)
     changed = (before != after).any(2).nonzero()
     assert {tuple(place) for place in changed.tolist()} == {(2, 20), (2, 21)}
 
@@ -112,42 +153,50 @@ def test_a_row_disturbs_its_neighbour_at_most(linear: Operation, pack: Operation
 def test_gelu_of_any_size(linear: Operation, pack: Operation, size: float) -> None:
     x = torch.cat((torch.linspace(-8, 8, 96), torch.tensor([0.0, 5.4999, 5.5001, -5.4999, -5.5001, 90.0]).repeat(16))) * size
     with torch.inference_mode():
-        found = linear(torch.zeros(1, 96), pack(torch.zeros(192, 96)), 192, x, None, True)
+        found = linear(torch.zeros(1, 96), pack(torch.zeros(192, 96)), 192, x, None, True, None, None)
     wanted = F.gelu(x.double())[None]
     torch.testing.assert_close(found.double(), wanted, atol=1e-6 if size > 1e-3 else 1e-7 * size, rtol=3e-7)
 
 
 def test_what_it_cannot_do_it_refuses(linear: Operation, mlp: Operation, pack: Operation) -> None:
     x, packed = torch.randn(2, 5, 96), pack(torch.randn(64, 96) / 10)
-    assert linear(x, packed, 64, None, None, False).shape == (2, 5, 64)
-    assert linear(x[:, :0], packed, 64, None, None, False).shape == (2, 0, 64)
-    assert mlp(x[:, :0], packed, 64, None, pack(torch.randn(96, 64)), 96, None, x[:, :0]).shape == (2, 0, 96)
+    assert linear(x, packed, 64, None, None, False, None, None).shape == (2, 5, 64)
+    assert linear(x[:, :0], packed, 64, None, None, False, None, None).shape == (2, 0, 64)
+    assert mlp(x[:, :0], packed, 64, None, pack(torch.randn(96, 64)), 96, None, x[:, :0], None, None).shape == (2, 0, 96)
     strided = x.transpose(0, 1)
     torch.testing.assert_close(
-        linear(strided, packed, 64, None, None, False), linear(x, packed, 64, None, None, False).transpose(0, 1)
+        linear(strided, packed, 64, None, None, False, None, None),
+        linear(x, packed, 64, None, None, False, None, None).transpose(0, 1),
     )
     for weight in (torch.randn(64, 80), torch.randn(80, 96), torch.randn(64), torch.randn(2, 64, 96)):
         with pytest.raises(RuntimeError):
             pack(weight)
     for wrong in (
-        (x, packed, 128, None, None, False),  # other columns
-        (x, packed, 0, None, None, False),
-        (x, packed, -64, None, None, False),
-        (x[..., :64], packed, 64, None, None, False),  # other inputs
-        (x[..., :0], packed, 64, None, None, False),
-        (torch.tensor(1.0), packed, 64, None, None, False),
-        (x.double(), packed, 64, None, None, False),
-        (x, packed.double(), 64, None, None, False),
-        (x, packed.transpose(2, 3), 64, None, None, False),
-        (x, packed, 64, torch.randn(65), None, False),
-        (x, packed, 64, torch.randn(64).double(), None, False),
-        (x, packed, 64, None, torch.randn(2, 5, 65), False),
-        (x, packed, 64, None, torch.randn(5, 64), False),
+        (x, packed, 128, None, None, False, None, None),  # other columns
+        (x, packed, 0, None, None, False, None, None),
+        (x, packed, -64, None, None, False, None, None),
+        (x[..., :64], packed, 64, None, None, False, None, None),  # other inputs
+        (x[..., :0], packed, 64, None, None, False, None, None),
+        (torch.tensor(1.0), packed, 64, None, None, False, None, None),
+        (x.double(), packed, 64, None, None, False, None, None),
+        (x, packed.double(), 64, None, None, False, None, None),
+        (x, packed.transpose(2, 3), 64, None, None, False, None, None),
+        (x, packed, 64, torch.randn(65), None, False, None, None),
+        (x, packed, 64, torch.randn(64).double(), None, False, None, None),
+        (x, packed, 64, None, torch.randn(2, 5, 65), False, None, None),
+        (x, packed, 64, None, torch.randn(5, 64), False, None, None),
+        (x, packed, 64, None, None, False, None, torch.tensor([0, 5])),  # maps have five tokens
+        (x, packed, 64, None, None, False, None, torch.tensor([-1])),
+        (x, packed, 64, None, None, False, None, torch.tensor([[1]])),
+        (x, packed, 64, None, None, False, None, torch.tensor([1], dtype=torch.int32)),
+        (x, packed, 64, None, None, False, None, torch.arange(0)),
+        (x[0], packed, 64, None, None, False, None, torch.tensor([1])),
+        (x, packed, 64, None, torch.randn(2, 5, 64), False, None, torch.tensor([1])),
     ):
         with pytest.raises(RuntimeError):
             linear(*wrong)
     with pytest.raises(RuntimeError):
-        mlp(x, packed, 64, None, packed, 64, None, None)  # the second is made for 96 inputs
+        mlp(x, packed, 64, None, packed, 64, None, None, None, None)  # the second is made for 96 inputs
 
 
 class Layers(nn.Module):
@@ -156,16 +205,33 @@ class Layers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.one, self.two, self.narrow, self.odd = (nn.Linear(*sides) for sides in ((96, 192), (192, 96), (64, 64), (96, 80)))
+        self.free, self.weighted = nn.LayerNorm(96, eps=1e-3, elementwise_affine=False), nn.LayerNorm(96)
+        self.register_buffer("index", torch.tensor([6, 0, 2, 2]))
+        self.register_buffer("pictures", torch.tensor([1, 0]))
 
     def forward(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        middle = self.one(x)
+        gathered, normed = self.free(x).index_select(1, self.index), self.free(x + 1)
         return (
-            self.two(F.gelu(self.one(x))) + x,  # an mlp with a residual
+            self.two(F.gelu(self.one(self.free(x)))) + x,  # an mlp with a norm and a residual
+            self.one(gathered),  # three layers of one input, and all that is before it
+            self.odd(normed),
+            self.one(normed),  # the norm is wanted elsewhere
+            self.one(self.weighted(x)),
+            self.one(x.index_select(0, self.pictures)),  # of pictures, not tokens
+        )
+
+
+class Followed(Layers):
+    """The same with what follows them."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        middle = self.one(x * 2)
+        return (
             self.two(F.gelu(middle)),  # the GELU's layer is wanted elsewhere
             middle,
-            F.gelu(self.one(x), approximate="tanh"),
-            self.two(self.one(x)).add(x[:1]),  # the sum is of another shape than what is added
-            x.add(self.two(self.one(x)), alpha=2),
+            F.gelu(self.one(x * 3), approximate="tanh"),
+            self.two(self.one(x * 4)).add(x[:1]),  # the sum is of another shape than what is added
+            x.add(self.two(self.one(x * 5)), alpha=2),
             F.linear(x, weight),  # no constant
             self.narrow(x[..., :64]),
             self.odd(x),
@@ -173,19 +239,49 @@ class Layers(nn.Module):
         )
 
 
-def test_a_graph_calls_it_where_it_suits(linear: Operation, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("network", "twice", "ours", "theirs"),
+    [
+        (Layers(), 1, [(0.001, False), (0.001, True), (None, False), (None, False), (None, False)], 1),
+        (Followed(), 0, [(None, False)] * 7, 4),
+    ],
+)
+def test_a_graph_calls_it_where_it_suits(
+    linear: Operation, network: nn.Module, twice: int, ours: list[tuple[float | None, bool]], theirs: int, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    network, example = Layers().eval(), (torch.randn(3, 7, 96), torch.randn(64, 96))
-    program = torch.export.export(network, example, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)}, {}))
+    example = (torch.randn(3, 7, 96), torch.randn(64, 96))
+    program = torch.export.export(network.eval(), example, dynamic_shapes=({0: torch.export.Dim("batch", min=2, max=64)}, {}))
     module = program.module()
     rewriting.rewrite(module, tmp_path)
-    targets = [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
-    assert sum("_mlp" in name for name in targets) == 1
-    assert sum("swinkit.linear" in name for name in targets) == 8  # mlp; middle, two; tanh; two twice
-    assert sum(name == "aten.linear.default" for name in targets) == 4
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    found = [node for node in calls if "swinkit.linear" in str(node.target)]
+    assert sum("_mlp" in str(node.target) for node in found) == twice
+    assert sorted(((node.args[-2], node.args[-1] is not None) for node in found), key=str) == sorted(ours, key=str)
+    assert sum(str(node.target) == "aten.linear.default" for node in calls) == theirs
     with torch.inference_mode():
-        for found, wanted in zip(module(*example), network(*example), strict=True):
-            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        for answer, wanted in zip(module(*example), network(*example), strict=True):
+            torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_layers_of_one_input_become_one(linear: Operation, tmp_path: Path) -> None:
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = nn.Linear(96, 96), nn.Linear(96, 96), nn.Linear(96, 192)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            x = F.layer_norm(x, (96,)).index_select(1, torch.tensor([3, 1, 0]))
+            return self.q(x), F.gelu(self.k(x)), self.v(x) + 1
+
+    network, x = Three().eval(), torch.randn(2, 5, 96)
+    module = torch.export.export(network, (x,)).module()
+    rewriting.rewrite(module, tmp_path)
+    found = [node for node in module.graph.nodes if "swinkit.linear" in str(node.target)]
+    assert [node.args[2] for node in found] == [384]
+    with torch.inference_mode():
+        for answer, wanted in zip(module(x), network(x), strict=True):
+            torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_machine_code_calls_it(linear: Operation, tmp_path: Path) -> None:
@@ -199,6 +295,6 @@ def test_machine_code_calls_it(linear: Operation, tmp_path: Path) -> None:
         found = engine(pixels)
     calls = [event.key for event in profiler.key_averages() for _ in range(event.count) if "swinkit::linear_" in event.key]
     assert sum(name.endswith("_mlp") for name in calls) == 2
-    assert len(calls) == 2 * (3 + 1 + 1)  # query, key, value, the projection, the MLP
+    assert len(calls) == 2 * 3  # query, key and value, the projection, the MLP
     with torch.inference_mode():
         assert largest(maps(found), maps(network.double()(pixels.double()))) < 1e-5

@@ -2,18 +2,21 @@
 //
 // Rows, columns and the sum are each cut in two: of the eight products of quarters seven suffice, of sums of quarters. The sums of
 // the weights are made once (`pack`), those of a panel of rows stay in the second cache, and the seven products of a strip of
-// columns are added to its four quarters of the answer as they leave the registers; bias, GELU and residual follow there. A row is
-// paired with its neighbour, so what one picture holds hardly touches another's rounding. What is left out costs accuracy of
-// rounding only: tests/test_linear.py compares with float64. operations.py compiles this file for the processor at hand.
+// columns are added to its four quarters of the answer as they leave the registers. Gather and norm are done where the sums of rows
+// are taken, bias, GELU and residual where the answer is written. A row is paired with its neighbour, so what one picture holds
+// hardly touches another's rounding. What is left out costs accuracy of rounding only: tests/test_linear.py compares with float64.
+// operations.py compiles this file for the processor at hand, rewriting.py puts it where a graph had linear layers.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/cpu/vec/functional.h>
 #include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -112,36 +115,65 @@ inline Vec gelu(const Vec& x) {
   return at::vec::fmadd(half, near * top / bottom, half);
 }
 
-// A layer, and a panel of rows for it; `next` are floats behind the panel that will be asked for soon.
+// Where the rows of a layer come from: those of x in turn, or of maps of `map` rows those that `index` names, `tokens` of each;
+// normalised where `eps` is given.
+struct Rows {
+  const float* x;
+  int64_t inner;
+  std::optional<double> eps;
+  const int64_t* index;
+  int64_t tokens, map;
+
+  const float* at(int64_t r) const { return x + (index ? r / tokens * map + index[r % tokens] : r) * inner; }
+};
+
+// A layer, and a panel of its rows from `first` on; `next` rows behind it will be asked for soon.
 struct Panel {
-  const float *x, *packed, *bias, *added;
+  Rows source;
+  const float *packed, *bias, *added;
   float* out;
-  int64_t rows, inner, columns, next;
+  int64_t first, rows, columns, next;
   bool curved;
 
   int64_t pairs() const { return (rows + 1) / 2; }
-  int64_t row_of_sides() const { return inner / 2 + APART; }
+  int64_t row_of_sides() const { return source.inner / 2 + APART; }
   Panel from(int64_t row, int64_t count) const {
     Panel part = *this;
-    part.x += row * inner;
+    part.first += row;
     part.out += row * columns;
     if (added) part.added += row * columns;
     part.rows = std::min(count, rows - row);
-    part.next = std::min(count, rows - row - part.rows) * inner;
+    part.next = std::min(count, rows - row - part.rows);
     return part;
   }
 };
 
+// What is taken off the numbers of a row and what they are then multiplied with: mean and one over the deviation, or 0 and 1.
+std::pair<Vec, Vec> moments(const float* row, const Rows& source) {
+  if (!source.eps) return {Vec(0.f), Vec(1.f)};
+  const auto sum = [](Vec x) { return at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, x); };
+  Vec all(0.f), squares(0.f);
+  for (int64_t k = 0; k < source.inner; k += WIDTH) all = all + Vec::loadu(row + k);
+  const Vec mean(sum(all) / source.inner);
+  for (int64_t k = 0; k < source.inner; k += WIDTH) {
+    const Vec x = Vec::loadu(row + k) - mean;
+    squares = at::vec::fmadd(x, x, squares);
+  }
+  return {mean, Vec(1.f / std::sqrt(sum(squares) / source.inner + static_cast<float>(*source.eps)))};
+}
+
 // The seven left sides of a panel: sums of the quarters of its rows; even rows are the top, odd rows the bottom.
 void take_sides(const Panel& panel, float* sides) {
-  const int64_t half = panel.inner / 2, row = panel.row_of_sides(), side = panel.pairs() * row;
+  const int64_t half = panel.source.inner / 2, row = panel.row_of_sides(), side = panel.pairs() * row;
   for (int64_t p = 0; p < panel.pairs(); p++) {
-    const float* top = panel.x + 2 * p * panel.inner;
     const bool whole = 2 * p + 1 < panel.rows;
+    const float *top = panel.source.at(panel.first + 2 * p), *bottom = whole ? panel.source.at(panel.first + 2 * p + 1) : top;
+    const auto [top_mean, top_scale] = moments(top, panel.source);
+    const auto [bottom_mean, bottom_scale] = moments(bottom, panel.source);
     for (int64_t k = 0; k < half; k += WIDTH) {
-      const Vec a11 = Vec::loadu(top + k), a12 = Vec::loadu(top + half + k);
-      const Vec a21 = whole ? Vec::loadu(top + panel.inner + k) : Vec(0.f);
-      const Vec a22 = whole ? Vec::loadu(top + panel.inner + half + k) : Vec(0.f);
+      const Vec a11 = (Vec::loadu(top + k) - top_mean) * top_scale, a12 = (Vec::loadu(top + half + k) - top_mean) * top_scale;
+      const Vec a21 = whole ? (Vec::loadu(bottom + k) - bottom_mean) * bottom_scale : Vec(0.f);
+      const Vec a22 = whole ? (Vec::loadu(bottom + half + k) - bottom_mean) * bottom_scale : Vec(0.f);
       float* to = sides + p * row + k;
       (a11 + a22).store(to);
       (a21 + a22).store(to + side);
@@ -158,20 +190,22 @@ void take_sides(const Panel& panel, float* sides) {
 template <int V>
 void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quarters) {
   constexpr int64_t STRIP = V * WIDTH;
-  const int64_t half = panel.inner / 2, row = panel.row_of_sides(), right = panel.columns / 2, pairs = panel.pairs();
+  const int64_t half = panel.source.inner / 2, row = panel.row_of_sides(), right = panel.columns / 2, pairs = panel.pairs();
   const float* packed = panel.packed + strip * PRODUCTS * half * STRIP;
   float *c11 = quarters, *c12 = c11 + PAIRS * STRIP, *c21 = c12 + PAIRS * STRIP, *c22 = c21 + PAIRS * STRIP;
   const Term terms[PRODUCTS][2] = {{{c11, 1, true}, {c22, 1, true}},   {{c21, 1, true}, {c22, -1, false}},
                                    {{c12, 1, true}, {c22, 1, false}},  {{c11, 1, false}, {c21, 1, false}},
                                    {{c11, -1, false}, {c12, 1, false}}, {{c22, 1, false}, {}},
                                    {{c11, 1, false}, {}}};
-  const int64_t tiles = (pairs + ROWS<V> - 1) / ROWS<V>, calls = right / STRIP * PRODUCTS * tiles, lines = panel.next / 16;
+  const int64_t tiles = (pairs + ROWS<V> - 1) / ROWS<V>, calls = right / STRIP * PRODUCTS * tiles;
   int64_t call = strip * PRODUCTS * tiles;
   for (int s = 0; s < PRODUCTS; s++)
     for (int64_t t = 0; t < tiles; t++, call++) {
       const int64_t first = t * pairs / tiles, last = (t + 1) * pairs / tiles;
-      for (int64_t line = call * lines / calls; line < (call + 1) * lines / calls; line++)
-        ASK(panel.x + panel.rows * panel.inner + line * 16);
+      for (int64_t r = call * panel.next / calls; r < (call + 1) * panel.next / calls; r++) {
+        const float* row_ahead = panel.source.at(panel.first + panel.rows + r);
+        for (int64_t k = 0; k < panel.source.inner; k += 16) ASK(row_ahead + k);
+      }
       if (s >= 3)  // soon the answer is written, and the residual read, each quarter in its turn
         for (int64_t p = first; p < last; p++) {
           const int64_t place = (2 * p + (s - 3) / 2) * panel.columns + (s - 3) % 2 * right + strip * STRIP;
@@ -227,27 +261,39 @@ Maybe whole(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
 
 void check(const at::Tensor& x) { TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat, "float32 in one piece"); }
 
-// A layer as the panel of all its rows, without its answer's place; `shape` is that of the answer.
-Panel layer(const float* x, int64_t inner, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& added,
-            bool curved, const std::vector<int64_t>& shape) {
-  TORCH_CHECK(inner > 0 && inner % (2 * WIDTH) == 0 && columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0,
+// Where the rows of a layer come from, and the shape of their answer, less its columns.
+std::pair<Rows, std::vector<int64_t>> rows_of(const at::Tensor& x, const std::optional<double>& eps, const Maybe& index) {
+  check(x);
+  TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0 && x.size(-1) % (2 * WIDTH) == 0, "sides must be whole strips");
+  Rows rows{place_of(x), x.size(-1), eps, nullptr, 0, 0};
+  std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
+  if (index) {
+    TORCH_CHECK(x.dim() == 3 && index->dim() == 1 && index->is_contiguous() && index->scalar_type() == at::kLong && index->numel() > 0,
+                "an index names tokens of maps (B, L, C)");
+    rows.index = index->const_data_ptr<int64_t>();
+    rows.tokens = index->numel();
+    rows.map = x.size(1);
+    for (int64_t i = 0; i < rows.tokens; i++)
+      TORCH_CHECK(rows.index[i] >= 0 && rows.index[i] < rows.map, "an index points outside the map");
+    shape[1] = rows.tokens;
+  }
+  return {rows, shape};
+}
+
+// A layer as the panel of all its rows, without its answer's place; `shape` becomes that of the answer.
+Panel layer(const Rows& rows, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& added, bool curved,
+            std::vector<int64_t>& shape) {
+  TORCH_CHECK(columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0 && rows.inner % (2 * WIDTH) == 0,
               "sides must be whole strips");
-  TORCH_CHECK(packed.numel() == PRODUCTS * (inner / 2) * (columns / 2), "weights of another layer");
+  const int64_t many = c10::multiply_integers(shape);
+  shape.push_back(columns);
+  TORCH_CHECK(packed.numel() == PRODUCTS * (rows.inner / 2) * (columns / 2), "weights of another layer");
   TORCH_CHECK(!bias || bias->numel() == columns, "a bias for each column");
   TORCH_CHECK(!added || added->sizes() == shape, "what is added must have the answer's shape");
   check(packed);
   if (bias) check(*bias);
   if (added) check(*added);
-  return {x, place_of(packed), place_of(bias), place_of(added), nullptr, c10::multiply_integers(shape) / columns, inner, columns,
-          0, curved};
-}
-
-std::vector<int64_t> shape_of(const at::Tensor& x, int64_t columns) {
-  check(x);
-  TORCH_CHECK(x.dim() > 0 && columns > 0, "rows and columns");
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = columns;
-  return shape;
+  return {rows, place_of(packed), place_of(bias), place_of(added), nullptr, 0, many, columns, 0, curved};
 }
 
 // Do items on all threads, each taking the next: one that the system holds up for a while keeps the others waiting for one item.
@@ -259,19 +305,20 @@ void in_turn(int64_t items, const F& one) {
   });
 }
 
-// x (..., K) times packed weights, N columns; + bias (N,); GELU if `curved`; + added (..., N). Returns (..., N).
+// x (..., K), or of x (B, L, K) the tokens that `index` names, normalised if there is an `eps`, times packed weights, N columns;
+// + bias (N,); GELU if `curved`; + residual (..., N). Returns (..., N).
 at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
-                  bool curved) {
+                  bool curved, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
   const Maybe added = whole(residual);
-  const std::vector<int64_t> shape = shape_of(x, columns);
-  Panel all = layer(place_of(x), x.size(-1), packed, columns, bias, added, curved, shape);
+  auto [source, shape] = rows_of(x, eps, index);
+  Panel all = layer(source, packed, columns, bias, added, curved, shape);
   at::Tensor out = at::empty(shape, x.options());
   all.out = out.mutable_data_ptr<float>();
   const int64_t many = strips(columns), threads = at::get_num_threads(), panels = (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
   const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0, items = panels < 4 * threads ? threads : panels;
   in_turn(items, [&](int64_t item) {  // whole panels, or where there are few, as many strips for each thread
-    float* room = room_for(all.inner, 0).second;
+    float* room = room_for(all.source.inner, 0).second;
     const int64_t begin = item * panels * many / items, end = (item + 1) * panels * many / items;
     for (int64_t i = begin; i < end; i = (i / many + 1) * many)
       if (i / many * rows < all.rows) do_strips(all.from(i / many * rows, rows), i % many, std::min(many, i % many + end - i), room);
@@ -281,25 +328,27 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
 
 // Two layers, GELU between: a panel passes both before the next begins, so that what lies between stays in the cache.
 at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
-               int64_t columns, const Maybe& bias2, const Maybe& residual) {
+               int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
   const Maybe added = whole(residual);
-  const std::vector<int64_t> shape = shape_of(x, columns);
-  const Panel one = layer(place_of(x), x.size(-1), packed, hidden, bias, std::nullopt, true, shape_of(x, hidden));
-  Panel two = layer(nullptr, hidden, packed2, columns, bias2, added, false, shape);
+  auto [source, shape] = rows_of(x, eps, index);
+  std::vector<int64_t> between_shape = shape;
+  const Panel one = layer(source, packed, hidden, bias, std::nullopt, true, between_shape);
+  Panel two = layer({nullptr, hidden, std::nullopt, nullptr, 0, 0}, packed2, columns, bias2, added, false, shape);
   const int64_t threads = at::get_num_threads(), turns = (one.rows + 2 * PAIRS * threads - 1) / (2 * PAIRS * threads);
   if (turns < 2)  // too few rows to go round: each thread takes some of the columns instead
-    return linear(linear(x, packed, hidden, bias, std::nullopt, true), packed2, columns, bias2, added, false);
+    return linear(linear(x, packed, hidden, bias, std::nullopt, true, eps, index), packed2, columns, bias2, added, false, std::nullopt,
+                  std::nullopt);
   at::Tensor out = at::empty(shape, x.options());
   two.out = out.mutable_data_ptr<float>();
   const int64_t panels = turns * threads, rows = (one.pairs() + panels - 1) / panels * 2;
   in_turn(panels, [&](int64_t i) {
     if (i * rows >= one.rows) return;
-    const auto [between, room] = room_for(std::max(one.inner, hidden), 2 * PAIRS * hidden);
+    const auto [between, room] = room_for(std::max(one.source.inner, hidden), 2 * PAIRS * hidden);
     Panel first = one.from(i * rows, rows), second = two.from(i * rows, rows);
     first.out = between;
-    second.x = between;
-    second.next = 0;
+    second.source.x = between;
+    second.first = second.next = 0;
     do_strips(first, 0, strips(hidden), room);
     do_strips(second, 0, strips(columns), room);
   });
@@ -320,9 +369,10 @@ at::Tensor pack(const at::Tensor& weight) {
 
 // NAME ends in a digest of this file: packages of two versions of it may be open in one process.
 TORCH_LIBRARY_FRAGMENT(swinkit, library) {
-  library.def(NAME "(Tensor x, Tensor packed, int columns, Tensor? bias, Tensor? added, bool curved) -> Tensor");
+  library.def(NAME "(Tensor x, Tensor packed, int columns, Tensor? bias, Tensor? added, bool curved, "
+                   "float? eps, Tensor? index) -> Tensor");
   library.def(NAME "_mlp(Tensor x, Tensor packed, int hidden, Tensor? bias, Tensor packed2, int columns, Tensor? bias2, "
-                   "Tensor? added) -> Tensor");
+                   "Tensor? added, float? eps, Tensor? index) -> Tensor");
   library.def(NAME "_pack(Tensor weight) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(swinkit, CPU, library) {

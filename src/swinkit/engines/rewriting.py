@@ -79,13 +79,59 @@ def _pays(node: fx.Node, module: fx.GraphModule) -> bool:
     return whole and inner >= LEAST and all(_constant(part, module) is not None for part in node.args[1:] if part is not None)
 
 
+def _one_of_several(module: fx.GraphModule, layers: Sequence[fx.Node]) -> list[fx.Node]:
+    """Let layers of the same input, as queries, keys and values are, be one layer; return what layers there are then."""
+    graph, by_input = module.graph, dict[Any, list[fx.Node]]()
+    for node in layers:
+        by_input.setdefault(node.args[0], []).append(node)
+    left = []
+    for i, (x, found) in enumerate(by_input.items()):
+        if len(found) == 1 or any(len(node.args) < 3 or node.args[2] is None for node in found):
+            left += found
+            continue
+        weight, bias = (torch.cat([_constant(node.args[k], module).detach() for node in found]) for k in (1, 2))
+        module.register_buffer(f"weights_{i}", weight)
+        module.register_buffer(f"biases_{i}", bias)
+        with graph.inserting_before(found[0]):
+            one = graph.call_function(aten.linear.default, (x, graph.get_attr(f"weights_{i}"), graph.get_attr(f"biases_{i}")))
+            one.meta["val"] = found[0].meta["val"].new_empty((*_shape(found[0])[:-1], len(bias)))
+            begin = 0
+            for node in found:
+                end = begin + _shape(node)[-1]
+                part = graph.call_function(aten.slice.Tensor, (one, len(_shape(node)) - 1, begin, end))
+                part.meta["val"], begin = node.meta["val"], end
+                node.replace_all_uses_with(part)
+        for node in found:
+            graph.erase_node(node)
+        left.append(one)
+    return left
+
+
+def _before(x: fx.Node) -> tuple[fx.Node, float | None, fx.Node | None]:
+    """Return the tensor that a layer's input is made of, and the eps of the norm and the index of the gather that make it."""
+    eps, index = None, None
+    if x.target is aten.index_select.default and len(x.users) == 1 and len(_shape(x)) == 3:
+        source, axis, wanted = x.args
+        if axis == 1 and isinstance(source, fx.Node) and isinstance(wanted, fx.Node) and wanted.op == "get_attr":
+            x, index = source, wanted
+    if x.target is aten.layer_norm.default and len(x.users) == 1:
+        source, shape, *rest = x.args
+        if isinstance(source, fx.Node) and shape == [_shape(x)[-1]] and rest[:2] in ([], [None, None]):
+            x, eps = source, rest[2] if len(rest) > 2 else 1e-5
+    return x, eps, index  # type: ignore[return-value]
+
+
 def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Operation) -> None:
-    """Let a graph call ``linear.cpp`` for layers, with the GELU or residual behind each; once for two with a GELU between."""
+    """Let a graph call ``linear.cpp`` for layers, with the norm and gather before each and the GELU or residual behind.
+
+    Two layers with a GELU between are one call.
+    """
     graph, pack, mlp = module.graph, companion(linear, "pack"), companion(linear, "mlp")
-    followed: dict[fx.Node, tuple[Any, ...]] = {}  # the GELUs after a layer, and what they are of
-    for i, node in enumerate(layers):
+    first: dict[Any, tuple[Any, ...]] = {}  # of layers with a GELU: all but what is added
+    for i, node in enumerate(_one_of_several(module, layers)):
         x, weight, bias = (*node.args, None)[:3]
         assert isinstance(x, fx.Node)
+        source, eps, index = _before(x)
         columns, last, added, curved = _shape(node)[-1], node, None, False
         follower = next(iter(node.users)) if len(node.users) == 1 else None
         if follower is not None and follower.target is aten.gelu.default and follower.kwargs.get("approximate", "none") == "none":
@@ -97,15 +143,16 @@ def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Opera
         module.register_buffer(f"packed_{i}", pack(_constant(weight, module).detach()))
         with graph.inserting_before(last):
             packed = graph.get_attr(f"packed_{i}")
-            if x in followed and len(x.users) == 1 and not curved:
-                ours = graph.call_function(mlp, (*followed[x], packed, columns, bias, added))
+            if x in first and len(x.users) == 1 and not curved:
+                *one, eps, index = first[x]
+                ours = graph.call_function(mlp, (*one, packed, columns, bias, added, eps, index))
             else:
-                ours = graph.call_function(linear, (x, packed, columns, bias, added, curved))
+                ours = graph.call_function(linear, (source, packed, columns, bias, added, curved, eps, index))
         ours.meta["val"] = last.meta["val"]
         if curved:
-            followed[ours] = (x, packed, columns, bias)
+            first[ours] = (source, packed, columns, bias, eps, index)
         last.replace_all_uses_with(ours)
-    graph.eliminate_dead_code()
+        graph.eliminate_dead_code()  # so that users are counted right
     module.recompile()
 
 
