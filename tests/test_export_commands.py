@@ -206,7 +206,7 @@ def test_auto_takes_what_is_installed_and_says_which(tiny: Path, monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     if compiler() is not None:
         assert fastest(torch.device("cpu")) == "compile"
-    monkeypatch.setattr("swinkit.engines.native.shutil.which", lambda name: None)
+    monkeypatch.setattr("swinkit.engines.operations.shutil.which", lambda name: None)
     assert swinkit.load(tiny, engine="auto").engine == fastest(torch.device("cpu")) == "torch"
     assert "openvino" not in installed()
 
@@ -219,7 +219,7 @@ def test_an_unknown_engine_is_answered_with_the_nearest(tiny: Path) -> None:
 
 
 def test_compile_without_a_compiler_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swinkit.engines.native.shutil.which", lambda name: None)
+    monkeypatch.setattr("swinkit.engines.operations.shutil.which", lambda name: None)
     with pytest.raises(InputError) as caught:
         swinkit.load(tiny, engine="compile")
     one_sentence(caught.value, "g++")
