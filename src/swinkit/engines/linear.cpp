@@ -38,6 +38,7 @@ template <int V>
 constexpr int ROWS = V == 2 ? 12 : 8;
 #endif
 constexpr int64_t PAIRS = 56;  // of rows in a panel, at most
+constexpr int64_t LEAST = 64;  // rows of a thread for which it reads all weights
 constexpr int64_t APART = 16;  // floats between rows of sums, so that they do not share the sets of a cache
 constexpr int PRODUCTS = 7;
 
@@ -296,13 +297,23 @@ Panel layer(const Rows& rows, const at::Tensor& packed, int64_t columns, const M
   return {rows, place_of(packed), place_of(bias), place_of(added), nullptr, 0, many, columns, 0, curved};
 }
 
-// Do items on all threads, each taking the next: one that the system holds up for a while keeps the others waiting for one item.
+// Do items on all threads: each begins with its own, the same in every layer, so that it finds what it wrote before, and then takes
+// the next, so that a thread that the system holds up keeps the others waiting for one item only.
 template <class F>
 void in_turn(int64_t items, const F& one) {
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+  const int64_t threads = at::get_num_threads();
+  std::atomic<int64_t> next{threads};
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < std::min(end, items); i++) one(i);
     for (int64_t i = next++; i < items; i = next++) one(i);
   });
+}
+
+// How many panels the rows are: so many that all threads have as many, but none where a thread would have too few rows to be worth
+// that each reads all weights.
+int64_t panels_of(int64_t rows) {
+  const int64_t threads = at::get_num_threads(), turns = (rows + 2 * PAIRS * threads - 1) / (2 * PAIRS * threads);
+  return turns > 1 || rows >= LEAST * threads ? turns * threads : 0;
 }
 
 // x (..., K), or of x (B, L, K) the tokens that `index` names, normalised if there is an `eps`, times packed weights, N columns;
@@ -315,9 +326,10 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
   Panel all = layer(source, packed, columns, bias, added, curved, shape);
   at::Tensor out = at::empty(shape, x.options());
   all.out = out.mutable_data_ptr<float>();
-  const int64_t many = strips(columns), threads = at::get_num_threads(), panels = (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
-  const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0, items = panels < 4 * threads ? threads : panels;
-  in_turn(items, [&](int64_t item) {  // whole panels, or where there are few, as many strips for each thread
+  const int64_t many = strips(columns), shared = panels_of(all.rows);
+  const int64_t panels = shared ? shared : (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
+  const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0, items = shared ? panels : at::get_num_threads();
+  in_turn(items, [&](int64_t item) {  // whole panels, or where there are few rows, as many strips for each thread
     float* room = room_for(all.source.inner, 0).second;
     const int64_t begin = item * panels * many / items, end = (item + 1) * panels * many / items;
     for (int64_t i = begin; i < end; i = (i / many + 1) * many)
@@ -335,13 +347,13 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
   std::vector<int64_t> between_shape = shape;
   const Panel one = layer(source, packed, hidden, bias, std::nullopt, true, between_shape);
   Panel two = layer({nullptr, hidden, std::nullopt, nullptr, 0, 0}, packed2, columns, bias2, added, false, shape);
-  const int64_t threads = at::get_num_threads(), turns = (one.rows + 2 * PAIRS * threads - 1) / (2 * PAIRS * threads);
-  if (turns < 2)  // too few rows to go round: each thread takes some of the columns instead
+  const int64_t panels = panels_of(one.rows);
+  if (!panels)
     return linear(linear(x, packed, hidden, bias, std::nullopt, true, eps, index), packed2, columns, bias2, added, false, std::nullopt,
                   std::nullopt);
   at::Tensor out = at::empty(shape, x.options());
   two.out = out.mutable_data_ptr<float>();
-  const int64_t panels = turns * threads, rows = (one.pairs() + panels - 1) / panels * 2;
+  const int64_t rows = (one.pairs() + panels - 1) / panels * 2;
   in_turn(panels, [&](int64_t i) {
     if (i * rows >= one.rows) return;
     const auto [between, room] = room_for(std::max(one.source.inner, hidden), 2 * PAIRS * hidden);
