@@ -284,9 +284,11 @@ def test_layers_of_one_input_become_one(linear: Operation, tmp_path: Path) -> No
             torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_machine_code_calls_it(linear: Operation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_machine_code_calls_it(version: int, linear: Operation, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    network = shaken(SwinClassifier(SHAPE.changed(embed_dim=96, depths=(2,), num_heads=(3,), img_size=32)))
+    shape = {"version": version, "embed_dim": 96, "depths": (2,), "num_heads": (3,), "img_size": 32}
+    network = shaken(SwinClassifier(SHAPE.changed(**shape)))
     assert isinstance(network, SwinClassifier)
     export_network(network, ModelSpec(network.variant, Preprocessing((32, 32))), tmp_path / "e", "aotinductor")
     assert [*tmp_path.glob("e/32x32/linear_*.so")]

@@ -59,15 +59,14 @@ def _shape(node: Any) -> Sequence[Any]:
 
 def _constant(node: Any, module: fx.GraphModule) -> Any:
     """Return what a node gives in every call; None where that hangs on the input."""
-    if not isinstance(node, fx.Node):
-        return node
     if node.op == "get_attr":
-        return attrgetter(str(node.target))(module)
-    parts = [_constant(part, module) for part in node.args]
-    if node.op != "call_function" or not parts or any(part is None for part in parts):
+        return attrgetter(node.target)(module)
+    values = {part: _constant(part, module) for part in node.all_input_nodes}
+    if node.op != "call_function" or not values or any(value is None for value in values.values()):
         return None
+    args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
     with torch.no_grad():
-        return node.target(*parts, **node.kwargs)  # type: ignore[operator]
+        return node.target(*args, **kwargs)
 
 
 def _pays(node: fx.Node, module: fx.GraphModule) -> bool:
