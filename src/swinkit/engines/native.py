@@ -45,8 +45,9 @@ class Runtime:
 
     def __init__(self, path: Path) -> None:
         keep_memory()
-        for library in path.parent.glob("*.so"):
-            operations.load(library)
+        for name in operations.SOURCES:
+            for library in path.parent.glob(f"{name}_*.so"):
+                operations.load(library)
         self._run = torch._inductor.aoti_load_package(str(path))
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:

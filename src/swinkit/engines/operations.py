@@ -6,8 +6,9 @@ where each token of these lies in the map, from 0 to rows - 1, or rows for none 
 
 ``linear`` (``linear.cpp``): (x, packed, columns, bias, added, curved, eps, index) -> x (..., K), or of x (B, L, K) the tokens
 that index names, normalised without weights if there is an eps, times weights (columns, K); plus bias, (columns,) or None; GELU
-if curved; plus added, (..., columns) or None. K is a multiple of 32, columns are one of 64 or 96. Two companions: ``mlp`` is
-(x, packed, hidden, bias, packed2, columns, bias2, added, eps, index) -> two of them, GELU between; ``pack`` is weights -> packed.
+if curved; plus added, (..., columns) or None. K is a multiple of 32, columns are a multiple of 64 or of 96. Two companions:
+``mlp`` is (x, packed, hidden, bias, packed2, columns, bias2, added, eps, index) -> two of them, GELU between; ``pack`` is
+weights -> packed.
 
 All float32 on the CPU, no gradients.
 """

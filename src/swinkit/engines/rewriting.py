@@ -21,7 +21,7 @@ VIEWS = (aten.reshape.default, aten.view.default, aten.flatten.using_ints, aten.
 
 def rewrite(module: fx.GraphModule, folder: Path) -> None:
     """Rewrite a graph in place; the libraries that it then calls are written into the folder."""
-    axes_of_norms(module)
+    _axes_of_norms(module)
     attentions = [node for node in module.graph.nodes if _suits(node)]
     layers = [node for node in module.graph.nodes if _pays(node, module)]
     operations = compiled([name for name, found in (("attend", attentions), ("linear", layers)) if found], folder)
@@ -31,7 +31,7 @@ def rewrite(module: fx.GraphModule, folder: Path) -> None:
         _own_linear(module, layers, operations["linear"])
 
 
-def axes_of_norms(module: fx.GraphModule) -> None:
+def _axes_of_norms(module: fx.GraphModule) -> None:
     """Let norms over gathered tokens side by side have an axis for each: over one axis the loop takes number by number."""
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=aten.layer_norm.default):
