@@ -18,7 +18,8 @@ import torch
 
 from swinkit.engines.operations import compiler
 
-NEAR = 100e-9  # seconds from core to core: about 30 ns inside a complex, more than 150 ns between two of EPYC
+NEAR = 140e-9  # seconds from core to core: about 30 ns in a complex of EPYC, 65 to 125 ns in a Xeon, whose cores all share one cache;
+# more than 150 ns between two complexes
 
 
 @functools.cache
