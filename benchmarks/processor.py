@@ -18,8 +18,9 @@ import torch
 
 from swinkit.engines.operations import compiler
 
-NEAR = 140e-9  # seconds from core to core: about 30 ns in a complex of EPYC, 65 to 125 ns in a Xeon, whose cores all share one cache;
-# more than 150 ns between two complexes
+# Seconds from core to core: about 30 ns in a complex of EPYC, more than 150 ns between two; 65 to 125 ns in a Xeon, whose cores
+# all share one cache.
+NEAR = 140e-9
 
 
 @functools.cache
