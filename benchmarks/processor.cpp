@@ -55,17 +55,16 @@ double since(std::chrono::steady_clock::time_point began) {
 }  // namespace
 
 // Floating point operations a second of this many threads, one pinned to each core, that only multiply and add, in registers.
-extern "C" double peak(const int* cores, int threads) {
-  constexpr long STEPS = 20'000'000;
+extern "C" double peak(const int* cores, int threads, long steps) {
   const auto began = std::chrono::steady_clock::now();
   std::vector<std::thread> all;
   for (int i = 0; i < threads; i++)
-    all.emplace_back([core = cores[i]] {
+    all.emplace_back([core = cores[i], steps] {
       pin(core);
-      multiply_and_add(STEPS);
+      multiply_and_add(steps);
     });
   for (std::thread& each : all) each.join();
-  return 2.0 * WIDTH * CHAINS * STEPS * threads / since(began);
+  return 2.0 * WIDTH * CHAINS * steps * threads / since(began);
 }
 
 // Seconds from a core's write to another's sight of it, both pinned; the smallest of a few rounds of `trips` there and back.

@@ -1,7 +1,8 @@
-"""What this processor can do at most, and whether its cores share a cache, measured by ``processor.cpp``.
+"""What this processor can do at most, and where its cores are, measured by ``processor.cpp``.
 
 The cores of a virtual machine wander over those of its host. While they sit in one complex they share a cache; while they do not,
-whatever one core writes and the other reads takes several times as long, and so does everything that is no product.
+whatever one core writes and the other reads takes several times as long, and so does everything that is no product. And at times
+two of them are one core of the host, which then does half as much for each.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from swinkit.engines.operations import compiler
 # Seconds from core to core: about 30 ns in a complex of EPYC, more than 150 ns between two; 65 to 125 ns in a Xeon, whose cores
 # all share one cache.
 NEAR = 140e-9
+APART = 1.4  # times as much as one core: what two do at least; on a Xeon 1.0 while they are one and 1.8 to 2.0 while they are two
 
 
 @functools.cache
@@ -53,9 +55,19 @@ def _library() -> ctypes.CDLL | None:
 
 def peak() -> float:
     """Return the floating point operations a second that torch's number of threads can do at most; not a number if unknown."""
-    library, cores = _library(), _cores()
-    threads = min(torch.get_num_threads(), len(cores))
-    return math.nan if library is None else max(library.peak((ctypes.c_int * threads)(*cores), threads) for _ in range(5))
+    return _peak(_cores()[: torch.get_num_threads()], 20_000_000, 5)
+
+
+def place() -> str:
+    """Return where the first two cores are: "near" or "far" from one another, or "one" if the host has one core for both.
+
+    "near" too where there is one core, or nobody knows.
+    """
+    first, *others = _cores()
+    short = 400_000  # steps: a millisecond
+    if others and _peak([first, others[0]], short, 3) < APART * _peak([first], short, 3):
+        return "one"
+    return "far" if distance() > NEAR else "near"
 
 
 def distance() -> float:
@@ -70,3 +82,10 @@ def _cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))  # where no thread can be pinned
+
+
+def _peak(cores: list[int], steps: int, rounds: int) -> float:
+    library = _library()
+    if library is None:
+        return math.nan
+    return max(library.peak((ctypes.c_int * len(cores))(*cores), len(cores), ctypes.c_long(steps)) for _ in range(rounds))

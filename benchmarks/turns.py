@@ -2,8 +2,8 @@
 
 One process for all would let each use what another left behind, be it C memory that was told to stay, caches or waiting threads.
 Every turn is a call that does not count, for the others emptied the caches, and calls for half a second, of which the median
-counts; long calls are one. A turn is filed by how far the processor's cores were from one another before and after it
-(``processor.py``), for a virtual machine's cores wander.
+counts; long calls are one. A turn is filed by where the processor's cores were before and after it (``processor.py``), for a
+virtual machine's cores wander.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.peers import Call, plain
-from benchmarks.processor import NEAR, distance
+from benchmarks.processor import place as place_of_cores
 
 Makers = Mapping[str, Callable[[], Call]]  # name -> what makes the contender's call, in its own process
 WARMUP = 3  # calls before the first turn: engines that compile for a number of pictures do so by then
@@ -39,20 +39,20 @@ class Contender:
 
     Attributes:
         near, far: seconds of its turns while the cores shared a cache, and while they did not; ``near`` too where nobody knows.
-        between: seconds of turns during which that changed.
+        other: seconds of turns during which that changed, or the two were one core of the host.
         answer: of its last call.
         megabytes: most memory its process held from the first turn on; whoever converts in the process holds the original too.
     """
 
     near: list[float] = field(default_factory=list)
     far: list[float] = field(default_factory=list)
-    between: list[float] = field(default_factory=list)
+    other: list[float] = field(default_factory=list)
     answer: np.ndarray = field(default_factory=lambda: np.empty(0))
     megabytes: float = math.nan
 
     def turns(self, place: str) -> list[float]:
         """Return the seconds of the turns of a place, "near" or "far"; of all turns for ""."""
-        return getattr(self, place) if place else self.near + self.far + self.between
+        return getattr(self, place) if place else self.near + self.far + self.other
 
     def ms(self, place: str) -> float:
         """Return the median milliseconds of these turns."""
@@ -96,11 +96,12 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
             if turn >= rounds and (enough(found, "near", rounds) or time.monotonic() >= end):
                 break
             for name, line in lines.items():
-                before = distance()
+                before = place_of_cores()
                 seconds = _asked(line, name, "turn")
-                places = {place > NEAR for place in (before, distance())}  # a distance that nobody knows counts as near
-                contender = found[name]
-                (contender.between if len(places) > 1 else contender.far if True in places else contender.near).append(seconds)
+                after, contender = place_of_cores(), found[name]
+                {"near": contender.near, "far": contender.far}.get(before if before == after else "", contender.other).append(
+                    seconds
+                )
         for name, line in lines.items():
             found[name].answer, found[name].megabytes = _asked(line, name, "result")
     finally:

@@ -64,25 +64,27 @@ def makers(kinds: tuple[str, ...]) -> dict[str, Callable[[], turns.Call]]:
     return {kind: lambda kind=kind: made(kind) for kind in kinds}  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("far", ["never", "first round", "changing"])
-def test_contenders_take_turns_in_processes_of_their_own(far: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["near", "first far", "first one", "changing"])
+def test_contenders_take_turns_in_processes_of_their_own(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = itertools.count()
 
-    def distance() -> float:
+    def place() -> str:
         number = next(asked)  # two for a turn, two turns a round
-        return 1.0 if (far == "first round" and number < 4) or (far == "changing" and number % 2) else 1e-8
+        if where.startswith("first") and number < 4:
+            return where.removeprefix("first ")
+        return "far" if where == "changing" and number % 2 else "near"
 
-    monkeypatch.setattr(turns, "distance", distance)
-    found = turns.take_turns(makers, (("a", "b"),), rounds=2, patience=0 if far == "changing" else 60)
-    rounds = {"never": 2, "first round": 3, "changing": 2}[far]
+    monkeypatch.setattr(turns, "place_of_cores", place)
+    found = turns.take_turns(makers, (("a", "b"),), rounds=2, patience=0 if where == "changing" else 60)
+    rounds = 3 if where.startswith("first") else 2
     (process, calls), (other, _) = (found[name].answer for name in "ab")
     assert process != other
     assert os.getpid() not in (process, other)
     assert calls == turns.WARMUP + 2 * rounds
     for contender in found.values():
-        assert (len(contender.near), len(contender.far), len(contender.between)) == {
-            "never": (2, 0, 0), "first round": (2, 1, 0), "changing": (0, 0, 2),
-        }[far]  # fmt: skip
+        assert (len(contender.near), len(contender.far), len(contender.other)) == {
+            "near": (2, 0, 0), "first far": (2, 1, 0), "first one": (2, 0, 1), "changing": (0, 0, 2),
+        }[where]  # fmt: skip
         assert len(contender.turns("")) == rounds
         assert contender.ms("") > 0
 
@@ -107,3 +109,23 @@ def test_the_processor_is_asked_where_there_is_a_compiler() -> None:
     known = processor._library() is not None
     assert (processor.peak() > 1e8) == known
     assert (0 < processor.distance() < 1e-3) == (known and len(os.sched_getaffinity(0)) > 1)
+    assert processor.place() in ("near", "far", "one")
+
+
+def test_fewer_threads_than_cores_do_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+    monkeypatch.setattr(processor, "_cores", lambda: [0, 1, 2])
+    monkeypatch.setattr(processor, "_peak", lambda cores, *_: asked.append(cores) or 1.0)
+    monkeypatch.setattr(processor.torch, "get_num_threads", lambda: 2)
+    processor.peak()
+    assert asked == [[0, 1]]
+
+
+@pytest.mark.parametrize(("both", "distance", "place"), [(1.1, 25e-9, "one"), (1.9, 90e-9, "near"), (2.0, 300e-9, "far")])
+def test_two_cores_that_do_as_much_as_one_are_one(
+    both: float, distance: float, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "_cores", lambda: [0, 1])
+    monkeypatch.setattr(processor, "_peak", lambda cores, *_: both if len(cores) == 2 else 1.0)
+    monkeypatch.setattr(processor, "distance", lambda: distance)
+    assert processor.place() == place
