@@ -22,7 +22,7 @@ from swinkit.engines.operations import compiler
 # Seconds from core to core: about 30 ns in a complex of EPYC, more than 150 ns between two; 65 to 125 ns in a Xeon, whose cores
 # all share one cache.
 NEAR = 140e-9
-APART = 1.4  # times as much as one core: what two do at least; on a Xeon 1.0 while they are one and 1.8 to 2.0 while they are two
+APART = 1.4  # times as much as one core: what two do at least; about 1 while they are one, about 2 while they are two
 
 
 @functools.cache

@@ -98,10 +98,8 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
             for name, line in lines.items():
                 before = place_of_cores()
                 seconds = _asked(line, name, "turn")
-                after, contender = place_of_cores(), found[name]
-                {"near": contender.near, "far": contender.far}.get(before if before == after else "", contender.other).append(
-                    seconds
-                )
+                steady = before == place_of_cores() and before != "one"
+                getattr(found[name], before if steady else "other").append(seconds)
         for name, line in lines.items():
             found[name].answer, found[name].megabytes = _asked(line, name, "result")
     finally:
