@@ -67,9 +67,10 @@ inline void add(const Vec (&sums)[R][V], const Term& term) {
     }
 }
 
-// R rows of `left`, `count` long, times a strip of columns.
+// R rows of `left`, `count` long, times a strip of columns; meanwhile asks for every `step`-th float from `ahead` on.
 template <int R, int V>
-void multiply(const float* left, int64_t left_row, const float* right, int64_t count, const Term& one, const Term& two) {
+void multiply(const float* left, int64_t left_row, const float* right, int64_t count, const float* ahead, int64_t step, const Term& one,
+              const Term& two) {
   Vec sums[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -79,6 +80,7 @@ void multiply(const float* left, int64_t left_row, const float* right, int64_t c
 #pragma GCC unroll 16
   for (int g = 0; g < (R + 2) / 3; g++) rows[g] = left + 3 * g * left_row;
   for (int64_t i = 0; i < count; i++) {
+    ASK(ahead + i * step);
     Vec part[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) part[v] = Vec::loadu(right + (i * V + v) * WIDTH);
@@ -93,7 +95,7 @@ void multiply(const float* left, int64_t left_row, const float* right, int64_t c
   if (two.quarter) add<R, V>(sums, two);
 }
 
-using Multiply = void (*)(const float*, int64_t, const float*, int64_t, const Term&, const Term&);
+using Multiply = void (*)(const float*, int64_t, const float*, int64_t, const float*, int64_t, const Term&, const Term&);
 template <int V, int... R>
 constexpr std::array<Multiply, sizeof...(R)> all_of(std::integer_sequence<int, R...>) {
   return {multiply<R + 1, V>...};
@@ -199,6 +201,7 @@ void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quar
                                    {{c11, -1, false}, {c12, 1, false}}, {{c22, 1, false}, {}},
                                    {{c11, 1, false}, {}}};
   const int64_t tiles = (pairs + ROWS<V> - 1) / ROWS<V>, calls = right / STRIP * PRODUCTS * tiles;
+  const int64_t last_strip = right / STRIP - 1;
   int64_t call = strip * PRODUCTS * tiles;
   for (int s = 0; s < PRODUCTS; s++)
     for (int64_t t = 0; t < tiles; t++, call++) {
@@ -218,7 +221,10 @@ void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quar
       Term one = terms[s][0], two = terms[s][1];
       one.quarter += first * STRIP;
       if (two.quarter) two.quarter += first * STRIP;
-      MULTIPLY<V>[last - first - 1](sides + (s * pairs + first) * row, row, packed + s * half * STRIP, half, one, two);
+      const float* weights = packed + s * half * STRIP;
+      // Each tile asks for its share of the weights of the next product, if there is one.
+      const float* ahead = strip < last_strip || s + 1 < PRODUCTS ? weights + half * STRIP + t * half * STRIP / tiles : weights;
+      MULTIPLY<V>[last - first - 1](sides + (s * pairs + first) * row, row, weights, half, ahead, (STRIP + tiles - 1) / tiles, one, two);
     }
   for (int64_t r = 0; r < panel.rows; r++)
     for (int64_t side = 0; side < 2; side++) {
