@@ -143,7 +143,7 @@ def test_a_graph_leaves_it_the_way_back_and_the_repeats(version: int, tmp_path: 
     rewriting.rewrite(module, tmp_path)
     assert not module.graph.find_nodes(op="call_function", target=torch.ops.aten.scaled_dot_product_attention.default)
     norms = module.graph.find_nodes(op="call_function", target=torch.ops.aten.layer_norm.default)
-    assert [node.args[1] for node in norms if len(node.args[1]) > 1] == ([[4, 32]] if version == 1 else [])
+    assert [128] not in [node.args[1] for node in norms]  # V1's in front of a merging goes into its linear layer
     calls = [node for node in module.graph.nodes if "attend_" in str(node.target)]
     assert [node.args[3].args[0].meta["val"].shape[0] for node in calls] == [1, 9, 1, 4]  # of windows, not pictures
     assert {user.target for node in calls for user in node.users} == {torch.ops.aten.linear.default}

@@ -93,6 +93,7 @@ def test_two_are_an_mlp(
     tokens=st.integers(1, 200),
     taken=st.integers(1, 300),
     inner=INNER,
+    parts=st.sampled_from([1, 2, 4]),
     eps=st.sampled_from([None, 1e-5, 0.3]),
     gathered=st.booleans(),
     twice=st.booleans(),
@@ -106,18 +107,20 @@ def test_tokens_are_gathered_and_normalised_before(
     tokens: int,
     taken: int,
     inner: int,
+    parts: int,
     eps: float | None,
     gathered: bool,
     twice: bool,
 ) -> None:
     generator = torch.Generator().manual_seed(tokens * inner + taken)
+    parts = parts if gathered else 1
     x, weight = (
-        3 + torch.randn(batch, tokens, inner, generator=generator),
+        3 + torch.randn(batch, tokens, inner // parts, generator=generator),
         torch.randn(96, inner, generator=generator) / inner**0.5,
     )
     x, second = x if eps else x - 3, torch.randn(64, 96, generator=generator) / 10
-    index = torch.randint(0, tokens, (taken,), generator=generator) if gathered else None
-    wanted = x.double() if index is None else x.double()[:, index]
+    index = torch.randint(0, tokens, (taken * parts,), generator=generator) if gathered else None
+    wanted = x.double() if index is None else x.double()[:, index].reshape(batch, taken, inner)
     wanted = F.linear(wanted if eps is None else F.layer_norm(wanted, (inner,), eps=eps), weight.double())
     with torch.inference_mode():
         if twice:
@@ -192,6 +195,9 @@ def test_what_it_cannot_do_it_refuses(linear: Operation, mlp: Operation, pack: O
         (x, packed, 64, None, None, False, None, torch.arange(0)),
         (x[0], packed, 64, None, None, False, None, torch.tensor([1])),
         (x, packed, 64, None, torch.randn(2, 5, 64), False, None, torch.tensor([1])),
+        (x[..., :48].contiguous(), packed, 64, None, None, False, None, None),  # half a row, and none beside it
+        (x[..., :48].contiguous(), packed, 64, None, None, False, None, torch.tensor([1, 0, 1])),
+        (x[..., :40].contiguous(), packed, 64, None, None, False, None, torch.tensor([1, 0])),
     ):
         with pytest.raises(RuntimeError):
             linear(*wrong)
@@ -206,6 +212,8 @@ class Layers(nn.Module):
         super().__init__()
         self.one, self.two, self.narrow, self.odd = (nn.Linear(*sides) for sides in ((96, 192), (192, 96), (64, 64), (96, 80)))
         self.free, self.weighted = nn.LayerNorm(96, eps=1e-3, elementwise_affine=False), nn.LayerNorm(96)
+        self.four = nn.Linear(384, 192)
+        self.wide, self.apart = nn.LayerNorm(384, elementwise_affine=False), nn.LayerNorm(384)
         self.register_buffer("index", torch.tensor([6, 0, 2, 2]))
         self.register_buffer("pictures", torch.tensor([1, 0]))
 
@@ -218,6 +226,9 @@ class Layers(nn.Module):
             self.one(normed),  # the norm is wanted elsewhere
             self.one(self.weighted(x)),
             self.one(x.index_select(0, self.pictures)),  # of pictures, not tokens
+            self.four(self.wide(x.index_select(1, self.index).reshape(-1, 1, 384))),  # four tokens side by side
+            self.four(self.apart(x.index_select(1, self.index).reshape(-1, 1, 384))),  # the norm is more than one
+            self.four(x.index_select(1, self.index).reshape(-1, 1, 384)),
         )
 
 
@@ -242,7 +253,7 @@ class Followed(Layers):
 @pytest.mark.parametrize(
     ("network", "twice", "ours", "theirs"),
     [
-        (Layers(), 1, [(0.001, False), (0.001, True), (None, False), (None, False), (None, False)], 1),
+        (Layers(), 1, [(0.001, False), (0.001, True), (1e-5, True), (None, True), *[(None, False)] * 4], 1),
         (Followed(), 0, [(None, False)] * 7, 4),
     ],
 )

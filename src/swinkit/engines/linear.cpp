@@ -118,16 +118,26 @@ inline Vec gelu(const Vec& x) {
   return at::vec::fmadd(half, near * top / bottom, half);
 }
 
-// Where the rows of a layer come from: those of x in turn, or of maps of `map` rows those that `index` names, `tokens` of each;
-// normalised where `eps` is given.
+// Where the rows of a layer come from: those of x in turn, or of maps of `map` tokens those that `index` names, `tokens` of each,
+// `parts` of them side by side in a row; normalised where `eps` is given.
 struct Rows {
   const float* x;
   int64_t inner;
   std::optional<double> eps;
   const int64_t* index;
-  int64_t tokens, map;
+  int64_t tokens, map, parts;
 
-  const float* at(int64_t r) const { return x + (index ? r / tokens * map + index[r % tokens] : r) * inner; }
+  int64_t width() const { return inner / parts; }
+  const float* token(int64_t i) const { return x + (index ? i / tokens * map + index[i % tokens] : i) * width(); }
+  const float* row(int64_t r, float* room) const {  // in one piece: where it lies, or put together in `room`
+    if (parts == 1) return token(r);
+    for (int64_t i = 0; i < parts; i++) std::copy_n(token(r * parts + i), width(), room + i * width());
+    return room;
+  }
+  void ask_for(int64_t r) const {
+    for (int64_t i = 0; i < parts; i++)
+      for (int64_t k = 0; k < width(); k += 16) ASK(token(r * parts + i) + k);
+  }
 };
 
 // A layer, and a panel of its rows from `first` on; `next` rows behind it will be asked for soon.
@@ -165,12 +175,14 @@ std::pair<Vec, Vec> moments(const float* row, const Rows& source) {
   return {mean, Vec(1.f / std::sqrt(sum(squares) / source.inner + static_cast<float>(*source.eps)))};
 }
 
-// The seven left sides of a panel: sums of the quarters of its rows; even rows are the top, odd rows the bottom.
-void take_sides(const Panel& panel, float* sides) {
+// The seven left sides of a panel: sums of the quarters of its rows; even rows are the top, odd rows the bottom. There is `room`
+// for two rows.
+void take_sides(const Panel& panel, float* sides, float* room) {
   const int64_t half = panel.source.inner / 2, row = panel.row_of_sides(), side = panel.pairs() * row;
   for (int64_t p = 0; p < panel.pairs(); p++) {
     const bool whole = 2 * p + 1 < panel.rows;
-    const float *top = panel.source.at(panel.first + 2 * p), *bottom = whole ? panel.source.at(panel.first + 2 * p + 1) : top;
+    const float* top = panel.source.row(panel.first + 2 * p, room);
+    const float* bottom = whole ? panel.source.row(panel.first + 2 * p + 1, room + panel.source.inner) : top;
     const auto [top_mean, top_scale] = moments(top, panel.source);
     const auto [bottom_mean, bottom_scale] = moments(bottom, panel.source);
     for (int64_t k = 0; k < half; k += WIDTH) {
@@ -206,10 +218,8 @@ void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quar
   for (int s = 0; s < PRODUCTS; s++)
     for (int64_t t = 0; t < tiles; t++, call++) {
       const int64_t first = t * pairs / tiles, last = (t + 1) * pairs / tiles;
-      for (int64_t r = call * panel.next / calls; r < (call + 1) * panel.next / calls; r++) {
-        const float* row_ahead = panel.source.at(panel.first + panel.rows + r);
-        for (int64_t k = 0; k < panel.source.inner; k += 16) ASK(row_ahead + k);
-      }
+      for (int64_t r = call * panel.next / calls; r < (call + 1) * panel.next / calls; r++)
+        panel.source.ask_for(panel.first + panel.rows + r);
       if (s >= 3)  // soon the answer is written, and the residual read, each quarter in its turn
         for (int64_t p = first; p < last; p++) {
           const int64_t place = (2 * p + (s - 3) / 2) * panel.columns + (s - 3) % 2 * right + strip * STRIP;
@@ -246,7 +256,7 @@ int64_t strips(int64_t columns) { return columns / (2 * WIDTH * vectors(columns)
 
 void do_strips(const Panel& panel, int64_t begin, int64_t end, float* room) {
   float* sides = room + 4 * PAIRS * 3 * WIDTH;
-  take_sides(panel, sides);
+  take_sides(panel, sides, sides + PRODUCTS * panel.pairs() * panel.row_of_sides());
   for (int64_t i = begin; i < end; i++)
     vectors(panel.columns) == 2 ? do_strip<2>(panel, i, sides, room) : do_strip<3>(panel, i, sides, room);
 }
@@ -255,7 +265,8 @@ void do_strips(const Panel& panel, int64_t begin, int64_t end, float* room) {
 std::pair<float*, float*> room_for(int64_t inner, int64_t more) {
   static thread_local std::vector<float> room;
   more = (more + 15) / 16 * 16;
-  room.resize(std::max<size_t>(room.size(), more + 4 * PAIRS * 3 * WIDTH + PRODUCTS * PAIRS * (inner / 2 + APART) + 16));
+  const int64_t panel = 4 * PAIRS * 3 * WIDTH + PRODUCTS * PAIRS * (inner / 2 + APART) + 2 * inner;
+  room.resize(std::max<size_t>(room.size(), more + panel + 16));
   float* begin = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
   return {begin, begin + more};
 }
@@ -268,21 +279,25 @@ Maybe whole(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
 
 void check(const at::Tensor& x) { TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat, "float32 in one piece"); }
 
-// Where the rows of a layer come from, and the shape of their answer, less its columns.
-std::pair<Rows, std::vector<int64_t>> rows_of(const at::Tensor& x, const std::optional<double>& eps, const Maybe& index) {
+// Where the rows of a layer come from, and the shape of their answer, less its columns. The weights say how long a row is.
+std::pair<Rows, std::vector<int64_t>> rows_of(const at::Tensor& x, const at::Tensor& packed, const std::optional<double>& eps,
+                                              const Maybe& index) {
   check(x);
-  TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0 && x.size(-1) % (2 * WIDTH) == 0, "sides must be whole strips");
-  Rows rows{place_of(x), x.size(-1), eps, nullptr, 0, 0};
+  TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0 && packed.dim() == 4 && packed.size(2) > 0, "sides must be whole strips");
+  const int64_t inner = 2 * packed.size(2), parts = inner / x.size(-1);
+  TORCH_CHECK(parts * x.size(-1) == inner && (index || parts == 1), "weights of another layer");
+  Rows rows{place_of(x), inner, eps, nullptr, 0, 0, parts};
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
   if (index) {
     TORCH_CHECK(x.dim() == 3 && index->dim() == 1 && index->is_contiguous() && index->scalar_type() == at::kLong && index->numel() > 0,
                 "an index names tokens of maps (B, L, C)");
+    TORCH_CHECK(index->numel() % parts == 0, "an index names tokens of whole rows");
     rows.index = index->const_data_ptr<int64_t>();
     rows.tokens = index->numel();
     rows.map = x.size(1);
     for (int64_t i = 0; i < rows.tokens; i++)
       TORCH_CHECK(rows.index[i] >= 0 && rows.index[i] < rows.map, "an index points outside the map");
-    shape[1] = rows.tokens;
+    shape[1] = rows.tokens / parts;
   }
   return {rows, shape};
 }
@@ -322,13 +337,13 @@ int64_t panels_of(int64_t rows) {
   return turns > 1 || rows >= LEAST * threads ? turns * threads : 0;
 }
 
-// x (..., K), or of x (B, L, K) the tokens that `index` names, normalised if there is an `eps`, times packed weights, N columns;
-// + bias (N,); GELU if `curved`; + residual (..., N). Returns (..., N).
+// x (..., K), or of x (B, L, K / p) the tokens that `index` names, p in a row, normalised if there is an `eps`, times packed
+// weights, N columns; + bias (N,); GELU if `curved`; + residual (..., N). Returns (..., N).
 at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
                   bool curved, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
   const Maybe added = whole(residual);
-  auto [source, shape] = rows_of(x, eps, index);
+  auto [source, shape] = rows_of(x, packed, eps, index);
   Panel all = layer(source, packed, columns, bias, added, curved, shape);
   at::Tensor out = at::empty(shape, x.options());
   all.out = out.mutable_data_ptr<float>();
@@ -349,10 +364,10 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
                int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
   const Maybe added = whole(residual);
-  auto [source, shape] = rows_of(x, eps, index);
+  auto [source, shape] = rows_of(x, packed, eps, index);
   std::vector<int64_t> between_shape = shape;
   const Panel one = layer(source, packed, hidden, bias, std::nullopt, true, between_shape);
-  Panel two = layer({nullptr, hidden, std::nullopt, nullptr, 0, 0}, packed2, columns, bias2, added, false, shape);
+  Panel two = layer({nullptr, hidden, std::nullopt, nullptr, 0, 0, 1}, packed2, columns, bias2, added, false, shape);
   const int64_t panels = panels_of(one.rows);
   if (!panels)
     return linear(linear(x, packed, hidden, bias, std::nullopt, true, eps, index), packed2, columns, bias2, added, false, std::nullopt,

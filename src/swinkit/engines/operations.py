@@ -4,11 +4,11 @@
 (M, heads, T, D), D a multiple of 16, bias (P, heads, T, T) of which row m takes m % P; of maps of N windows each places, (N T,),
 where each token of these lies in the map, from 0 to rows - 1, or rows for none -> (M / N, rows, heads D).
 
-``linear`` (``linear.cpp``): (x, packed, columns, bias, added, curved, eps, index) -> x (..., K), or of x (B, L, K) the tokens
-that index names, normalised without weights if there is an eps, times weights (columns, K); plus bias, (columns,) or None; GELU
-if curved; plus added, (..., columns) or None. K is a multiple of 32, columns are a multiple of 64 or of 96. Two companions:
-``mlp`` is (x, packed, hidden, bias, packed2, columns, bias2, added, eps, index) -> two of them, GELU between; ``pack`` is
-weights -> packed.
+``linear`` (``linear.cpp``): (x, packed, columns, bias, added, curved, eps, index) -> x (..., K), or of x (B, L, K / p) the tokens
+that index names, p of them side by side, normalised without weights if there is an eps, times weights (columns, K); plus bias,
+(columns,) or None; GELU if curved; plus added, (..., columns) or None. K is a multiple of 32, columns of 64 or of 96. Two
+companions: ``mlp`` is (x, packed, hidden, bias, packed2, columns, bias2, added, eps, index) -> two of them, GELU between;
+``pack`` is weights -> packed.
 
 All float32 on the CPU, no gradients.
 """
@@ -85,14 +85,15 @@ def _attended(query: Tensor, _k: Tensor, _v: Tensor, _bias: Tensor, _scale: floa
     return query.new_empty(many // (places.shape[0] // tokens), rows, heads * width)
 
 
-def _multiplied(x: Tensor, _packed: Tensor, columns: int, _b: Any, _added: Any, _curved: bool, _eps: Any, index: Any) -> Tensor:
-    return x.new_empty(*(x.shape[:-1] if index is None else (x.shape[0], index.shape[0])), columns)
+def _multiplied(x: Tensor, packed: Tensor, columns: int, _b: Any, _added: Any, _curved: bool, _eps: Any, index: Any) -> Tensor:
+    parts = 2 * packed.shape[2] // x.shape[-1]
+    return x.new_empty(*(x.shape[:-1] if index is None else (x.shape[0], index.shape[0] // parts)), columns)
 
 
 def _multiplied_twice(
-    x: Tensor, _p: Tensor, _h: int, _b: Any, _p2: Tensor, columns: int, _b2: Any, _added: Any, _eps: Any, index: Any
+    x: Tensor, packed: Tensor, _h: int, _b: Any, _p2: Tensor, columns: int, _b2: Any, added: Any, eps: Any, index: Any
 ) -> Tensor:
-    return x.new_empty(*(x.shape[:-1] if index is None else (x.shape[0], index.shape[0])), columns)
+    return _multiplied(x, packed, columns, None, added, False, eps, index)
 
 
 FAKES: dict[str, dict[str, Operation]] = {"attend": {"": _attended}, "linear": {"": _multiplied, "_mlp": _multiplied_twice}}

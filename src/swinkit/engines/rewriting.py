@@ -1,4 +1,4 @@
-"""An exported graph, rewritten for machine code: own operations where they are faster, loops that the compiler takes whole."""
+"""An exported graph, rewritten for machine code: operations of our own where they are faster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ VIEWS = (aten.reshape.default, aten.view.default, aten.flatten.using_ints, aten.
 
 def rewrite(module: fx.GraphModule, folder: Path) -> None:
     """Rewrite a graph in place; the libraries that it then calls are written into the folder."""
-    _axes_of_norms(module)
     attentions = [node for node in module.graph.nodes if _suits(node)]
     layers = [node for node in module.graph.nodes if _pays(node, module)]
     operations = compiled([name for name, found in (("attend", attentions), ("linear", layers)) if found], folder)
@@ -29,28 +28,6 @@ def rewrite(module: fx.GraphModule, folder: Path) -> None:
         _own_attention(module, attentions, operations["attend"])
     if layers:
         _own_linear(module, layers, operations["linear"])
-
-
-def _axes_of_norms(module: fx.GraphModule) -> None:
-    """Let norms over gathered tokens side by side have an axis for each: over one axis the loop takes number by number."""
-    graph = module.graph
-    for node in graph.find_nodes(op="call_function", target=aten.layer_norm.default):
-        gather, (width, *more), *rest = node.args
-        while gather.target in VIEWS:
-            gather = gather.args[0]
-        if gather.target is not aten.index_select.default or more or rest[:2] != [None, None]:  # folded norms have no weight
-            continue
-        each, axis = _shape(gather)[-1], len(_shape(node)) - 1
-        if gather.args[1] != len(_shape(gather)) - 2 or width % each or width == each:
-            continue
-        shape = [width // each, each]
-        with graph.inserting_before(node):
-            apart = graph.call_function(aten.unflatten.int, (node.args[0], axis, shape))
-            apart = graph.call_function(aten.layer_norm.default, (apart, shape, *rest))
-            ours = graph.call_function(aten.flatten.using_ints, (apart, axis))
-        node.replace_all_uses_with(ours)
-        graph.erase_node(node)
-    module.recompile()
 
 
 def _shape(node: Any) -> Sequence[Any]:
@@ -117,6 +94,15 @@ def _before(x: fx.Node) -> tuple[fx.Node, float | None, fx.Node | None]:
         source, shape, *rest = x.args
         if isinstance(source, fx.Node) and shape == [_shape(x)[-1]] and rest[:2] in ([], [None, None]):
             x, eps = source, rest[2] if len(rest) > 2 else 1e-5
+    gather = x
+    while gather.target in VIEWS and len(gather.users) == 1:  # tokens side by side, as a merging has them
+        gather = gather.args[0]  # type: ignore[assignment]
+    if index is None and gather is not x and gather.target is aten.index_select.default and len(gather.users) == 1:
+        source, axis, wanted = gather.args
+        parts, over = divmod(_shape(x)[-1], _shape(gather)[-1])
+        whole = over == 0 and len(_shape(gather)) == len(_shape(x)) == 3 and _shape(gather)[1] == parts * _shape(x)[1]
+        if axis == 1 and whole and isinstance(source, fx.Node) and isinstance(wanted, fx.Node) and wanted.op == "get_attr":
+            x, index = source, wanted
     return x, eps, index  # type: ignore[return-value]
 
 
