@@ -372,7 +372,7 @@ def fastest(device: torch.device) -> str:
     """Return the fastest engine that can run here and be ready in seconds (``docs/benchmarks/cpu.md``).
 
     On a CPU OpenVINO where it is installed, else "compile" where there is a C++ compiler, else torch; elsewhere torch. "compile"
-    is quicker than OpenVINO on some processors, but writing its machine code takes far longer, for each size of picture anew.
+    is quicker than OpenVINO, but writing its machine code takes far longer, for each size of picture anew.
     """
     if device.type != "cpu":
         return "torch"
