@@ -207,24 +207,23 @@ class Logits(nn.Module):
         return self.network(images).logits
 
 
-def photo_makers(folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
+def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
     """Return makers that take a folder's photos by eighths to their top-5, and of our engines alone.
 
-    A call answers the next eighth, eight photos at a time, and returns the most probable class of every photo so far, -1 for
-    those to come.
+    A call answers the next eighth, eight photos at a time, and returns the five most probable classes of every photo so far,
+    (photos, 5), -1 for those to come.
     """
     from swinkit.prediction import Predictor
 
-    variant = resolve("swin_tiny_patch4_window7_224")[1]
     spec = spec_of(variant).changed(labels=tuple(f"class {i}" for i in range(1000)))
     paths = [str(path) for path in sorted((folder / "photos").iterdir())]
 
-    def in_parts(top: Callable[[list[str]], list[str]]) -> Call:
-        found, parts = torch.full((len(paths),), -1.0), itertools.cycle(range(PARTS))
+    def in_parts(top: Callable[[list[str]], list[list[str]]]) -> Call:
+        found, parts = torch.full((len(paths), 5), -1.0), itertools.cycle(range(PARTS))
 
         def call() -> torch.Tensor:
             part = slice(next(parts), None, PARTS)
-            found[part] = torch.tensor([float(label.removeprefix("class ")) for label in top(paths[part])])
+            found[part] = torch.tensor([[float(label.removeprefix("class ")) for label in five] for five in top(paths[part])])
             return found.clone()
 
         return call
@@ -235,13 +234,13 @@ def photo_makers(folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
         model, processor = (x.from_pretrained(folder / "hf") for x in (AutoModelForImageClassification, AutoImageProcessor))
         classify = pipeline("image-classification", model=model, image_processor=processor)
         return in_parts(
-            lambda some: [max(rows, key=lambda row: row["score"])["label"] for rows in classify(some, batch_size=8, top_k=5)]
+            lambda some: [[row["label"] for row in rows] for rows in classify(some, batch_size=8, top_k=5)]  # best first
         )
 
     def ours(engine: str) -> Call:
         model = network(variant)
         predictor = Predictor(our_engine(engine, model, spec, cache), spec, model)
-        return in_parts(lambda some: [answer.predictions[0].label for answer in predictor.stream(some, batch=8)])
+        return in_parts(lambda some: [[x.label for x in answer.predictions] for answer in predictor.stream(some, batch=8)])
 
     def alone(engine: str) -> Call:
         images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8)
