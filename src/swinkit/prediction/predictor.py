@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, overload
 
@@ -169,26 +170,33 @@ class Predictor:
         name = _name(source, "image")
         return self._answers([(name, self._input(self._image(source, name)))], top, tile)[0]
 
-    def stream(self, sources: Iterable[Source], batch: int = 16, workers: int = 2, top: int = 5, tile: int = 0) -> Iterator[Any]:
+    def stream(
+        self, sources: Iterable[Source], batch: int = 16, workers: int | None = None, top: int = 5, tile: int = 0
+    ) -> Iterator[Any]:
         """Return an iterator over the answers, in the order of ``sources``.
 
-        While the network works on one batch, threads read and prepare the next; never more than two batches of
-        prepared images are held, so any number of photos needs the memory of a few.
+        While the network works on one batch, threads read and prepare the next, where it leaves them a core: on an accelerator,
+        or with fewer torch threads than cores. Where it works on every core, all of them read a batch, then all compute: a
+        thread that reads beside would stop the network's own at each layer's end. Never more than two batches of prepared
+        images are held (one photo a worker, if that is more), so any number of photos needs the memory of a few.
 
         Args:
             sources: as for ``predict``; read as far as needed. An image that cannot be read becomes a result with
                 ``error`` at its place.
             batch: images that go through the network together.
-            workers: threads that read.
+            workers: threads that read; None is as many as there are cores, eight at most (two of a segmenter, whose photos
+                wait as they are).
             top, tile: as for ``predict``.
 
         Raises:
             InputError: a number less than 1 (at once).
             RunError: a batch does not fit into the device's memory.
         """
+        whole = self.spec.task == "segment"
+        workers = min(2 if whole else 8, _cores()) if workers is None else workers
         _at_least_one(batch=batch, workers=workers, top=top)
         self._check_tile(tile)
-        return self._stream(sources, 1 if self.spec.task == "segment" else batch, workers, top, tile)
+        return self._stream(sources, 1 if whole else batch, workers, top, tile)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write a directory in the Hugging Face layout: ``swinkit.load`` and transformers open it.
@@ -201,13 +209,19 @@ class Predictor:
         weights.save_pretrained(self._network, self.spec, Path(directory))
 
     def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int, tile: int) -> Iterator[Result]:
+        beside = self.device.type != "cpu" or torch.get_num_threads() < _cores()
+        kept = batch if beside else 0  # read while the network works
+        ahead = 2 * batch if beside else batch * math.ceil(workers / batch)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="swinkit-read")
         waiting: deque[Future[_Prepared]] = deque()
         try:
             for place, source in enumerate(sources):
                 waiting.append(pool.submit(self._prepared, source, place))
-                if len(waiting) == 2 * batch:
-                    yield from self._answers([waiting.popleft().result() for _ in range(batch)], top, tile)
+                if len(waiting) == ahead:
+                    if not beside:
+                        wait(waiting)
+                    while len(waiting) > kept:
+                        yield from self._answers([waiting.popleft().result() for _ in range(batch)], top, tile)
             while waiting:
                 count = min(batch, len(waiting))
                 yield from self._answers([waiting.popleft().result() for _ in range(count)], top, tile)
@@ -326,6 +340,11 @@ def _name(source: Source, otherwise: str) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     return str(getattr(source, "filename", "") or otherwise)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _at_least_one(**numbers: int) -> None:
