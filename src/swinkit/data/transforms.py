@@ -87,8 +87,7 @@ def resized(image: Image.Image, preprocessing: Preprocessing, ratio: float = 1.0
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Return (..., C, h, w) uint8 as float32, scaled to 0..1 and standardised by channel."""
-    mean = torch.tensor(preprocessing.mean).view(-1, 1, 1)
-    std = torch.tensor(preprocessing.std).view(-1, 1, 1)
+    mean, std = (torch.tensor(x, device=pixels.device).view(-1, 1, 1) for x in (preprocessing.mean, preprocessing.std))
     return (pixels.to(torch.float32) / 255.0 - mean) / std
 
 

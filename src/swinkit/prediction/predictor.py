@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from swinkit import weights
 from swinkit.data.images import read_image, to_rgb
 from swinkit.data.masks import palette_of
-from swinkit.data.transforms import prepare, resized
+from swinkit.data.transforms import normalise, resized
 from swinkit.engines import dense
 from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
 from swinkit.engines.memory import keep_memory
@@ -252,8 +252,8 @@ class Predictor:
         """Return what waits for the network: an input, or of a segmenter, whose answers have the photo's size, the photo."""
         if self.spec.task == "segment":
             return image
-        # Engines have the normalisation inside and take a quarter of the bytes.
-        return (resized if isinstance(self.model, Engine) else prepare)(image, self.preprocessing)
+        # Bytes: a quarter of floats, and torch would keep a team of spinning threads for each thread that normalised here.
+        return resized(image, self.preprocessing)
 
     def _call(self, images: Tensor) -> Tensor:
         if isinstance(self.model, Engine):
@@ -311,9 +311,11 @@ class Predictor:
         return results
 
     def _probabilities(self, images: Tensor) -> Tensor:
-        """Return (B, K) float32 on the CPU, for (B, C, h, w)."""
+        """Return (B, K) float32 on the CPU, for (B, C, h, w) uint8."""
         try:
             with torch.inference_mode():
+                if not isinstance(self.model, Engine):  # those normalise themselves
+                    images = normalise(images.to(self.device), self.preprocessing)
                 logits = self._call(images).cpu()
         except torch.OutOfMemoryError as error:
             count, _, height, width = images.shape
