@@ -237,7 +237,7 @@ def test_stream_reads_ahead_but_only_two_batches(predictor: Predictor) -> None:
     assert asked == 0
     for taken in range(1, 30):
         next(stream)
-        assert asked <= taken + max(2 * 4, 8)  # two batches, or a photo a worker
+        assert asked <= taken + 2 * 4
     stream.close()
 
 
