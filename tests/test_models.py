@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swinkit.errors import UnknownName
 from swinkit.models import create_backbone, create_model, list_models, windows
@@ -214,3 +215,26 @@ def test_merging_takes_the_four_tokens_of_each_cell(height: int, width: int) -> 
     index = windows.merging_index(height, width)
     assert torch.equal(index, cells.reshape(-1))
     assert torch.equal(index[windows.merging_inverse(height, width)], torch.arange(height * width))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_on_a_gpu_rows_of_the_bias_begin_where_its_fused_attention_can_read_them(
+    version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No accelerator is needed: tensors without values say how they would lie in its memory."""
+    network = SwinClassifier(dataclasses.replace(TINY, version=version, window_size=7))
+    biases: list[Tensor] = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*parts: Tensor, attn_mask: Tensor, scale: float) -> Tensor:
+        biases.append(attn_mask)
+        return attention(*parts, attn_mask=attn_mask, scale=scale)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(windows, "table", lambda name, *sizes, device: windows._FUNCTIONS[name](*sizes, device=device))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        weights = {name: torch.empty_like(value, device="cuda") for name, value in network.state_dict().items()}
+        torch.func.functional_call(network, weights, (torch.empty(2, 3, 64, 64, device="cuda"),))
+    assert {bias.shape[0] == 1 for bias in biases} == {True, False}  # of all windows alike, and of shifted ones
+    assert all(bias.stride(-1) == 1 and not any(step % 8 for step in bias.stride()[:-1]) for bias in biases)
+    assert any(bias.shape[-1] % 8 for bias in biases)

@@ -31,6 +31,8 @@ MAX_LOGIT_SCALE = math.log(100.0)
 # Products of padded rows are left out where the share of padding in a map times C is larger: moving rows three times as wide is
 # dearer than the products of a little padding (measured on a CPU: benchmarks, section pyramid).
 PADDING_PAYS = 100
+# A GPU's fused attention takes a bias only whose rows begin at multiples of so many numbers; others PyTorch computes in float32.
+ALIGNED = 8
 
 
 class PatchEmbed(nn.Module):
@@ -93,7 +95,7 @@ class WindowAttentionV1(nn.Module):
     def forward(self, parts: Sequence[Tensor], bias: Tensor) -> Tensor:
         """Attend among the T tokens of each window: three times (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
         query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # (B*N, heads, T, D)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=self.scale)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
         return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
 
 
@@ -142,7 +144,7 @@ class WindowAttentionV2(nn.Module):
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
         key = F.normalize(key.float(), dim=-1).to(value.dtype)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), scale=1.0)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
         return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
 
 
@@ -209,11 +211,14 @@ class Block(nn.Module):
 
         bias = self.attn.bias(side)[None]  # (1, heads, T, T)
         if shift:
-            masks = windows.table("masks", side, shift, device=x.device)
-            pattern = windows.table("patterns", height, width, side, device=x.device)  # (N,)
-            bias = (bias + masks[:, None].to(bias.dtype))[pattern]  # (N, heads, T, T)
+            bias = bias + windows.table("masks", side, shift, device=x.device)[:, None].to(bias.dtype)  # (4, heads, T, T)
+        bias = bias.to(parts[0].dtype)
+        if x.device.type == "cuda":
+            bias = F.pad(bias, (0, -bias.shape[-1] % ALIGNED)).contiguous()
+        if shift:
+            bias = bias[windows.table("patterns", height, width, side, device=x.device)]  # (N, heads, T, T)
             bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
-        x = self.attn(parts, bias)
+        x = self.attn(parts, bias if bias.shape[-1] == side * side else bias[..., : side * side])
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
         return apply(self.attn.proj, x)
