@@ -423,7 +423,7 @@ def test_names_nobody_knows_are_refused_before_anything_is_written(tmp_path: Pat
 def test_rounding_moves_in_front_of_a_gather_of_tokens(spread: tuple[int, ...]) -> None:
     ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
     from swinkit.engines.openvino import core
-    from swinkit.export.int8 import gather_eight_bits
+    from swinkit.export.eight_bits import gather_eight_bits
 
     random = np.random.default_rng(0)
     tokens = ops.parameter([2, 5, 4], np.float32)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from swinkit.engines import openvino
 from swinkit.engines.fast import FromPixels
+from swinkit.export.eight_bits import quicken
 from swinkit.extras import need
 from swinkit.specs import ModelSpec
 
@@ -41,7 +42,7 @@ def quantiser(pixels: Sequence[np.ndarray], smooth: bool) -> Callable[[Path, tup
             preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
         )
-        gather_eight_bits(made)
+        quicken(made)
         beside = path.with_name("quantised.xml")  # the graph that is read is mapped into memory: not written over
         ov.save_model(made, str(beside), compress_to_fp16=False)
         del made
@@ -49,43 +50,6 @@ def quantiser(pixels: Sequence[np.ndarray], smooth: bool) -> Callable[[Path, tup
             beside.with_suffix(suffix).replace(path.with_suffix(suffix))
 
     return change
-
-
-def gather_eight_bits(model: Any) -> None:
-    """Let tokens be rounded before they are put in window order instead of after: the same values, a quarter of the bytes moved.
-
-    NNCF rounds in front of a product, so what stands between a gather and it (SmoothQuant's factors of channels, the rounding
-    itself) goes in front of the gather, where its constants are the same for all tokens.
-
-    Args:
-        model: an ``openvino.Model`` that NNCF has rewritten; changed in place.
-    """
-    for gather in model.get_ordered_ops():
-        if gather.get_type_name() != "Gather" or gather.get_output_partial_shape(0).rank.get_length() != 3:
-            continue
-        source, moved, last = gather.input_value(0), [], gather
-        while len(targets := list(last.output(0).get_target_inputs())) == 1:
-            node = targets[0].get_node()
-            if node.get_type_name() not in {"Multiply", "FakeQuantize"} or not _of_all_tokens(node, targets[0].get_index()):
-                break
-            moved.append((node, targets[0].get_index()))
-            last = node
-        if moved and last.get_type_name() == "FakeQuantize":
-            first, place = moved[0]
-            first.input(place).replace_source_output(source)
-            gather.input(0).replace_source_output(last.output(0))
-            for target in targets:
-                target.replace_source_output(gather.output(0))
-    model.validate_nodes_and_infer_types()
-
-
-def _of_all_tokens(node: Any, place: int) -> bool:
-    """Say whether the other inputs of a node are constants with one value for all tokens of (B, L, C)."""
-    others = [node.input_value(i) for i in range(node.get_input_size()) if i != place]
-    return all(
-        other.get_node().get_type_name() == "Constant" and (len(other.get_shape()) < 2 or other.get_shape()[-2] == 1)
-        for other in others
-    )
 
 
 def sensitivities(network: nn.Module, spec: ModelSpec, pixels: np.ndarray) -> list[tuple[str, float]]:
