@@ -417,28 +417,3 @@ def test_names_nobody_knows_are_refused_before_anything_is_written(tmp_path: Pat
     with pytest.raises((UnknownName, ExportError)):
         exporting.export("no-such-model", tmp_path / "e")
     assert everything_below(tmp_path) == set()
-
-
-@pytest.mark.parametrize("spread", [(1, 1, 4), (1, 6, 1), (4,)])
-def test_rounding_moves_in_front_of_a_gather_of_tokens(spread: tuple[int, ...]) -> None:
-    ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
-    from swinkit.engines.openvino import core
-    from swinkit.export.eight_bits import gather_eight_bits
-
-    random = np.random.default_rng(0)
-    tokens = ops.parameter([2, 5, 4], np.float32)
-    gather = ops.gather(tokens, np.array([4, 0, 2, 2, 1, 3]), 1)
-    factors = ops.multiply(gather, ops.constant(random.random(spread, dtype=np.float32)))
-    low, high = np.float32(-1), np.float32(0.9)
-    rounded = ops.fake_quantize(factors, low, high, low, high, 256)
-    two = [ops.matmul(rounded, random.random((4, 3), dtype=np.float32), False, False) for _ in range(2)]
-    model, pixels = ov.Model(two, [tokens]), random.standard_normal((2, 5, 4)).astype(np.float32)
-    before = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pixels])
-    before = [np.array(before[i]) for i in range(2)]
-    gather_eight_bits(model)
-    after = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pixels])
-    for i in range(2):
-        np.testing.assert_allclose(after[i], before[i], atol=1e-6)
-    (now,) = [node for node in model.get_ordered_ops() if node.get_type_name() == "Gather"]
-    moved = now.input_value(0).get_node().get_type_name() == "FakeQuantize"
-    assert moved == (spread != (1, 6, 1))  # a factor of its own for each place has to stay behind the gather

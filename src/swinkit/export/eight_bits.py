@@ -12,11 +12,17 @@ from swinkit.extras import need
 LEVELS = 256
 
 
-def quicken(model: Any) -> None:
-    """Rewrite an ``openvino.Model`` that NNCF has quantised, in place; what is not as expected stays as it is."""
+def quicken(model: Any, size: tuple[int, int]) -> None:
+    """Rewrite an ``openvino.Model`` that NNCF has quantised, in place; what is not as expected stays as it is.
+
+    Args:
+        model: its input is pixels, (B, C, H, W) uint8.
+        size: (H, W).
+    """
     gather_eight_bits(model)
     count_from_zero(model)
     turn_by_gathers(model)
+    multiply_patches(model, size)
 
 
 def gather_eight_bits(model: Any) -> None:
@@ -77,22 +83,64 @@ def turn_by_gathers(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
+def multiply_patches(model: Any, size: tuple[int, int]) -> None:
+    """Let patches be cut out of a picture's bytes and multiplied: a convolution gives maps, to be turned to tokens."""
+    ops = need("openvino.opset13", EXTRA)
+    for convolution in _all(model, "Convolution"):
+        path = [convolution]
+        while path[-1].get_type_name() != "Transpose" and len(targets := _targets(path[-1])) == 1:
+            path.append(targets[0].get_node())
+        rounding, weights = (convolution.input_value(i).get_node() for i in (0, 1))
+        source = _above(rounding, "FakeQuantize", "Convert", "Parameter")
+        grid = _above(weights, "Multiply", "Convert", "Constant")
+        if [node.get_type_name() for node in path] != ["Convolution", "Add", "Reshape", "Transpose"] or None in (source, grid):
+            continue
+        bias = [values for i in (0, 1) if (values := _flat(path[1].input_value(i))) is not None]
+        spread, order = _values(weights.input_value(1)), _values(path[3].input_value(1))
+        width, channels, *patch = grid.get_output_shape(0)
+        steps = list(convolution.get_attributes()["strides"])
+        padded = any(sum(convolution.get_attributes()[name]) for name in ("pads_begin", "pads_end"))
+        if len(bias) != 1 or spread is None or spread.size != width or order is None or order.tolist() != [0, 2, 1]:
+            continue
+        if padded or steps != patch or any(side % step for side, step in zip(size, steps, strict=True)):
+            continue
+        down, across = (side // step for side, step in zip(size, steps, strict=True))
+        cut = ops.reshape(source, _constant([0, channels, down, steps[0], across, steps[1]]), True)
+        cut = ops.transpose(cut, _constant([0, 2, 4, 1, 3, 5]))
+        cut = ops.convert(ops.reshape(cut, _constant([0, down * across, channels * steps[0] * steps[1]]), True), "f32")
+        rounded = ops.fake_quantize(cut, *(rounding.input_value(i) for i in range(1, 5)), rounding.get_attributes()["levels"])
+        rows = ops.convert(ops.constant(np.ascontiguousarray(grid.data.reshape(width, -1))), "f32")
+        rows = ops.multiply(rows, ops.constant(spread.reshape(width, 1)))
+        tokens = ops.add(ops.matmul(rounded, rows, False, True), ops.constant(bias[0].reshape(1, 1, width)))
+        for target in _targets(path[3]):
+            target.replace_source_output(tokens.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def _gather_answer(attention: Any, heads: int, tokens: int, width: int) -> None:
-    """Replace (B*N, heads, T, D) -> Transpose -> Reshape -> [Multiply] -> FakeQuantize -> Gather of tokens, if that follows."""
+    """Replace (B*N, heads, T, D) -> Transpose -> Reshape -> [Multiply] -> FakeQuantize -> Gather of tokens, if that follows.
+
+    Without factors NNCF rounds first.
+    """
     ops = need("openvino.opset13", EXTRA)
     path = [attention]
     while path[-1].get_type_name() != "Gather" and len(targets := _targets(path[-1])) == 1:
         path.append(targets[0].get_node())
-    kinds = [node.get_type_name() for node in path[1:] if node.get_type_name() != "Reshape"]
-    if kinds not in (["Transpose", "FakeQuantize", "Gather"], ["Transpose", "Multiply", "FakeQuantize", "Gather"]):
+    kinds = [node.get_type_name() for node in path[1:]]
+    if [kind for kind in kinds if kind != "Reshape"] not in (
+        ["FakeQuantize", "Transpose", "Gather"],
+        ["Transpose", "FakeQuantize", "Gather"],
+        ["Transpose", "Multiply", "FakeQuantize", "Gather"],
+    ):
         return
-    turn, *smoothing, rounding, gather = (node for node in path[1:] if node.get_type_name() != "Reshape")
+    steps = dict(zip(kinds, path[1:], strict=True))
+    turn, rounding, gather = steps["Transpose"], steps["FakeQuantize"], steps["Gather"]
     index, axis = (_values(gather.input_value(i)) for i in (1, 2))
     ranges = [rounding.input_value(i) for i in range(1, 5)]
     if not _swaps_heads(turn) or index is None or axis is None or axis.item() != 1 or not _one_for_all(rounding):
         return
-    factors = [values for node in smoothing for value in node.input_values() if (values := _values(value)) is not None]
-    if smoothing:  # each channel of the answer is a mean of the same channel of values
+    if "Multiply" in steps:  # each channel of the answer is a mean of the same channel of values
+        factors = [values for value in steps["Multiply"].input_values() if (values := _values(value)) is not None]
         cut = _cut(attention.input_value(2))
         if cut is None or len(factors) != 1 or factors[0].size != heads * width:
             return
@@ -159,7 +207,7 @@ def _one_for_all(rounding: Any) -> bool:
 
 
 def _enters_weights(node: Any) -> bool:
-    """Say whether a node's result is multiplied with constant weights and nothing else, perhaps after a gather."""
+    """Say whether a node's result is multiplied with constant weights and nothing else, perhaps in another order."""
     for target in _targets(node):
         user = target.get_node()
         kind = user.get_type_name()
@@ -169,7 +217,7 @@ def _enters_weights(node: Any) -> bool:
                 weights = weights.input_value(0).get_node()
             if weights.get_type_name() != "Constant":
                 return False
-        elif kind != "Gather" or target.get_index() != 0 or not _enters_weights(user):
+        elif kind not in {"Gather", "Reshape", "Transpose"} or target.get_index() != 0 or not _enters_weights(user):
             return False
     return bool(_targets(node))
 
@@ -178,6 +226,21 @@ def _of_all_tokens(node: Any, place: int) -> bool:
     """Say whether the other inputs of a node are constants with one value for all tokens of (B, L, C)."""
     others = [_values(node.input_value(i)) for i in range(node.get_input_size()) if i != place]
     return all(values is not None and (values.ndim < 2 or values.shape[-2] == 1) for values in others)
+
+
+def _above(node: Any, *kinds: str) -> Any:
+    """Return the last of a chain of nodes, each the first input of the one before, if they are of these kinds; else None."""
+    for kind in kinds[:-1]:
+        if node.get_type_name() != kind:
+            return None
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == kinds[-1] else None
+
+
+def _flat(output: Any) -> np.ndarray | None:
+    """Return a constant's values, also behind a Reshape; None for anything else."""
+    node = output.get_node()
+    return _values(node.input_value(0) if node.get_type_name() == "Reshape" else output)
 
 
 def _all(model: Any, kind: str) -> list[Any]:

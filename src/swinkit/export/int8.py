@@ -42,7 +42,7 @@ def quantiser(pixels: Sequence[np.ndarray], smooth: bool) -> Callable[[Path, tup
             preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
         )
-        quicken(made)
+        quicken(made, size)
         beside = path.with_name("quantised.xml")  # the graph that is read is mapped into memory: not written over
         ov.save_model(made, str(beside), compress_to_fp16=False)
         del made

@@ -1,0 +1,134 @@
+"""Graphs in eight bits, rewritten after NNCF: the same values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.test_engines import SHAPE, maps, shaken
+
+from swinkit.engines.exported import canary_pixels
+from swinkit.engines.fast import FromPixels
+from swinkit.engines.openvino import core
+from swinkit.export import eight_bits, export_network, int8
+from swinkit.export.eight_bits import count_from_zero, gather_eight_bits
+from swinkit.models.classifier import SwinClassifier
+from swinkit.models.swin import SwinBackbone
+from swinkit.specs import ModelSpec, Preprocessing
+
+
+def answers(model: Any, *inputs: np.ndarray) -> list[np.ndarray]:
+    """Return a graph's answers, computed exactly."""
+    found = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(list(inputs))
+    return [np.array(found[i]) for i in range(len(found))]
+
+
+def kinds(model: Any) -> Counter[str]:
+    """Return how many operations of each kind a graph has."""
+    return Counter(node.get_type_name() for node in model.get_ordered_ops())
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "size", "smooth"),
+    [
+        ("classifier", 1, (64, 64), True),
+        ("classifier", 1, (56, 72), False),
+        ("pyramid", 1, (50, 70), True),
+        ("pyramid", 2, (64, 80), True),
+    ],
+)
+def test_a_rewritten_graph_rounds_as_nncf_s_does(
+    kind: str, version: int, size: tuple[int, int], smooth: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows with and without shift, of whole maps and of padded ones; V2 keeps its own attention."""
+    pytest.importorskip("nncf")
+    models = []
+
+    def watched(model: Any, size: tuple[int, int]) -> None:
+        models.append(model.clone())
+        eight_bits.quicken(model, size)
+        models.append(model.clone())
+
+    monkeypatch.setattr(int8, "quicken", watched)
+    shape = SHAPE.changed(version=version, num_heads=(2, 4), num_classes=10 if kind == "classifier" else 0)
+    torch.manual_seed(version)
+    network = shaken(SwinClassifier(shape) if kind == "classifier" else SwinBackbone(shape))
+    spec = ModelSpec(shape, Preprocessing(size))
+    pictures = np.split(canary_pixels(spec, size, 8), 8)
+    export_network(network, spec, tmp_path / "e", "openvino", [size], int8.quantiser(pictures, smooth))
+    before, after = models
+    pixels = np.concatenate(pictures[:3])
+    with torch.inference_mode():
+        exact = [map_.numpy() for map_ in maps(FromPixels(network, spec.preprocessing)(torch.from_numpy(pixels)))]
+    for theirs, ours, true in zip(answers(before, pixels), answers(after, pixels), exact, strict=True):
+        assert ours.shape == theirs.shape
+        lost, moved = np.sqrt(((theirs - true) ** 2).mean()), np.sqrt(((ours - theirs) ** 2).mean())
+        assert moved < 0.5 * lost  # where values lie between two steps, either may be taken
+        assert np.sqrt(((ours - true) ** 2).mean()) < 1.1 * lost
+    assert (kinds(after)["Convolution"] == 0) == (size[0] % 4 == size[1] % 4 == 0)  # others are filled up first
+    blocks = sum(SHAPE.depths)
+    assert kinds(before)["ScaledDotProductAttention"] == blocks
+    assert kinds(after)["ScaledDotProductAttention"] == (0 if version == 1 else blocks)  # V2's keys are no bytes of a product
+    assert kinds(after)["Transpose"] == kinds(before)["Transpose"] - blocks * (2 if version == 1 else 1)
+
+
+def test_bytes_that_meet_weights_count_from_zero() -> None:
+    ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
+    random = np.random.default_rng(0)
+    tokens = ops.parameter([2, 5, 4], np.float32)
+
+    def rounded(source: Any, low: float, high: float) -> Any:
+        ends = [ops.constant(np.float32(value)) for value in (low, high)]
+        return ops.fake_quantize(source, *ends, *ends, 256)
+
+    weights = ops.constant(random.random((4, 3), dtype=np.float32))
+    met = rounded(tokens, -1.28, 1.27)
+    gathered = ops.gather(rounded(tokens, -2.56, 2.54), np.array([4, 0, 2, 1, 3]), 1)
+    uneven = rounded(tokens, -1.0, 0.9)
+    both = rounded(tokens, -1.28, 1.27)
+    model = ov.Model(
+        [
+            ops.matmul(met, weights, False, False),
+            ops.matmul(gathered, weights, False, False),
+            ops.matmul(uneven, weights, False, False),
+            ops.matmul(both, rounded(tokens, -1.28, 1.27), False, True),
+        ],
+        [tokens],
+    )
+    pixels = random.uniform(-1.26, 1.26, (2, 5, 4)).astype(np.float32)
+    before = answers(model, pixels)
+    count_from_zero(model)
+    for ours, theirs in zip(answers(model, pixels), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    ranges = Counter(
+        tuple(round(float(node.input_value(i).get_node().data), 4) for i in (1, 2))
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "FakeQuantize"
+    )
+    assert ranges == {(-1.27, 1.28): 1, (-2.54, 2.56): 1, (-1.0, 0.9): 1, (-1.28, 1.27): 2}
+
+
+@pytest.mark.parametrize("spread", [(1, 1, 4), (1, 6, 1), (4,)])
+def test_rounding_moves_in_front_of_a_gather_of_tokens(spread: tuple[int, ...]) -> None:
+    ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
+    random = np.random.default_rng(0)
+    tokens = ops.parameter([2, 5, 4], np.float32)
+    gather = ops.gather(tokens, np.array([4, 0, 2, 2, 1, 3]), 1)
+    factors = ops.multiply(gather, ops.constant(random.random(spread, dtype=np.float32)))
+    low, high = np.float32(-1), np.float32(0.9)
+    rounded = ops.fake_quantize(factors, low, high, low, high, 256)
+    two = [ops.matmul(rounded, random.random((4, 3), dtype=np.float32), False, False) for _ in range(2)]
+    model, pixels = ov.Model(two, [tokens]), random.standard_normal((2, 5, 4)).astype(np.float32)
+    before = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pixels])
+    before = [np.array(before[i]) for i in range(2)]
+    gather_eight_bits(model)
+    after = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pixels])
+    for i in range(2):
+        np.testing.assert_allclose(after[i], before[i], atol=1e-6)
+    (now,) = [node for node in model.get_ordered_ops() if node.get_type_name() == "Gather"]
+    moved = now.input_value(0).get_node().get_type_name() == "FakeQuantize"
+    assert moved == (spread != (1, 6, 1))  # a factor of its own for each place has to stay behind the gather
