@@ -98,11 +98,12 @@ def multiply_patches(model: Any, size: tuple[int, int]) -> None:
         bias = [values for i in (0, 1) if (values := _flat(path[1].input_value(i))) is not None]
         spread, order = _values(weights.input_value(1)), _values(path[3].input_value(1))
         width, channels, *patch = grid.get_output_shape(0)
-        steps = list(convolution.get_attributes()["strides"])
-        padded = any(sum(convolution.get_attributes()[name]) for name in ("pads_begin", "pads_end"))
+        options = convolution.get_attributes()
+        steps = list(options["strides"])
+        plain = not any((*options["pads_begin"], *options["pads_end"])) and set(options["dilations"]) == {1}
         if len(bias) != 1 or spread is None or spread.size != width or order is None or order.tolist() != [0, 2, 1]:
             continue
-        if padded or steps != patch or any(side % step for side, step in zip(size, steps, strict=True)):
+        if not plain or len(patch) != 2 or steps != patch or any(side % step for side, step in zip(size, steps, strict=True)):
             continue
         down, across = (side // step for side, step in zip(size, steps, strict=True))
         cut = ops.reshape(source, _constant([0, channels, down, steps[0], across, steps[1]]), True)
