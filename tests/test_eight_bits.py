@@ -35,7 +35,6 @@ def kinds(model: Any) -> Counter[str]:
 @pytest.mark.parametrize(
     ("kind", "version", "size", "smooth"),
     [
-        ("classifier", 1, (64, 64), True),
         ("classifier", 1, (56, 72), False),
         ("pyramid", 1, (50, 70), True),
         ("pyramid", 2, (64, 80), True),

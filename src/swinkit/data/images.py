@@ -91,6 +91,8 @@ def read_image(source: str | Path | bytes | BinaryIO, name: str | None = None, g
 
 def shown(name: str) -> str:
     """Return a file's name fit for one line of a message: control characters and undecodable bytes are escaped."""
+    if name.isprintable():  # nearly every name is, and each picture that is read asks
+        return name
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
