@@ -89,11 +89,14 @@ def test_bytes_that_meet_weights_count_from_zero() -> None:
     gathered = ops.gather(rounded(tokens, -2.56, 2.54), np.array([4, 0, 2, 1, 3]), 1)
     uneven = rounded(tokens, -1.0, 0.9)
     both = rounded(tokens, -1.28, 1.27)
+    ends = [ops.constant(np.float32(value)) for value in (-0.64, 0.635, -1.28, 1.27)]
+    stretched = ops.fake_quantize(tokens, *ends, 256)
     model = ov.Model(
         [
             ops.matmul(met, weights, False, False),
             ops.matmul(gathered, weights, False, False),
             ops.matmul(uneven, weights, False, False),
+            ops.matmul(stretched, weights, False, False),
             ops.matmul(both, rounded(tokens, -1.28, 1.27), False, True),
         ],
         [tokens],
@@ -108,7 +111,7 @@ def test_bytes_that_meet_weights_count_from_zero() -> None:
         for node in model.get_ordered_ops()
         if node.get_type_name() == "FakeQuantize"
     )
-    assert ranges == {(-1.27, 1.28): 1, (-2.54, 2.56): 1, (-1.0, 0.9): 1, (-1.28, 1.27): 2}
+    assert ranges == {(-1.27, 1.28): 1, (-2.54, 2.56): 1, (-1.0, 0.9): 1, (-1.28, 1.27): 2, (-0.64, 0.635): 1}
 
 
 @pytest.mark.parametrize("spread", [(1, 1, 4), (1, 6, 1), (4,)])
@@ -122,12 +125,10 @@ def test_rounding_moves_in_front_of_a_gather_of_tokens(spread: tuple[int, ...]) 
     rounded = ops.fake_quantize(factors, low, high, low, high, 256)
     two = [ops.matmul(rounded, random.random((4, 3), dtype=np.float32), False, False) for _ in range(2)]
     model, pixels = ov.Model(two, [tokens]), random.standard_normal((2, 5, 4)).astype(np.float32)
-    before = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pixels])
-    before = [np.array(before[i]) for i in range(2)]
+    before = answers(model, pixels)
     gather_eight_bits(model)
-    after = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([pixels])
-    for i in range(2):
-        np.testing.assert_allclose(after[i], before[i], atol=1e-6)
+    for ours, theirs in zip(answers(model, pixels), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
     (now,) = [node for node in model.get_ordered_ops() if node.get_type_name() == "Gather"]
     moved = now.input_value(0).get_node().get_type_name() == "FakeQuantize"
     assert moved == (spread != (1, 6, 1))  # a factor of its own for each place has to stay behind the gather

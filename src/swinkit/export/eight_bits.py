@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,10 @@ def count_from_zero(model: Any) -> None:
     for rounding in _all(model, "FakeQuantize"):
         if rounding.get_attributes()["levels"] != LEVELS or not _one_for_all(rounding):
             continue
-        low, high = (rounding.input_value(i).get_node().data.astype(np.float64) for i in (1, 2))
-        if np.allclose(low * 127, -high * 128, rtol=1e-3) and _enters_weights(rounding):
+        low, high, *after = (rounding.input_value(i).get_node().data.astype(np.float64).item() for i in range(1, 5))
+        if after == [low, high] and math.isclose(low * 127, -high * 128, rel_tol=1e-3) and _enters_weights(rounding):
             for place in range(1, 5):
-                moved = rounding.input_value(place).get_node().data + ((high - low) / (LEVELS - 1)).astype(np.float32)
+                moved = rounding.input_value(place).get_node().data + np.float32((high - low) / (LEVELS - 1))
                 rounding.input(place).replace_source_output(ops.constant(moved).output(0))
     model.validate_nodes_and_infer_types()
 
