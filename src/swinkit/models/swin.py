@@ -218,7 +218,9 @@ class Block(nn.Module):
         if shift:
             bias = bias[windows.table("patterns", height, width, side, device=x.device)]  # (N, heads, T, T)
             bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
-        x = self.attn(parts, bias if bias.shape[-1] == side * side else bias[..., : side * side])
+        if x.device.type == "cuda":
+            bias = bias[..., : side * side]
+        x = self.attn(parts, bias)
 
         x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
         return apply(self.attn.proj, x)
