@@ -79,6 +79,7 @@ void multiply(const float* left, int64_t left_row, const float* right, int64_t c
   const float* rows[(R + 2) / 3];  // one address for three rows
 #pragma GCC unroll 16
   for (int g = 0; g < (R + 2) / 3; g++) rows[g] = left + 3 * g * left_row;
+#pragma GCC unroll 4  // fewer instructions beside the products: a core may be shared with another thread
   for (int64_t i = 0; i < count; i++) {
     ASK(ahead + i * step);
     Vec part[V];
@@ -140,16 +141,38 @@ struct Rows {
   }
 };
 
-// A layer, and a panel of its rows from `first` on; `next` rows behind it will be asked for soon.
+// The left sides of a panel's seven products: sums of the quarters of its rows, of which even ones are the top, odd ones the bottom.
+struct Sides {
+  float* begin;
+  int64_t row, side;  // floats from a row to the next, and from a side to the next
+
+  Sides(float* begin, int64_t pairs, int64_t inner) : begin(begin), row(inner / 2 + APART), side(pairs * row) {}
+  static int64_t floats(int64_t pairs, int64_t inner) { return PRODUCTS * pairs * (inner / 2 + APART); }
+  const float* rows(int64_t product, int64_t pair) const { return begin + product * side + pair * row; }
+  void put(int64_t pair, int64_t k, const Vec& a11, const Vec& a12, const Vec& a21, const Vec& a22) const {
+    float* to = begin + pair * row + k;
+    (a11 + a22).store(to);
+    (a21 + a22).store(to + side);
+    a11.store(to + 2 * side);
+    a22.store(to + 3 * side);
+    (a11 + a12).store(to + 4 * side);
+    (a21 - a11).store(to + 5 * side);
+    (a12 - a22).store(to + 6 * side);
+  }
+};
+
+// A layer, and a panel of its rows from `first` on; `next` rows behind it will be asked for soon. Its answer goes to `out`, or where
+// there is `after`, to the sides of the layer that takes it.
 struct Panel {
   Rows source;
   const float *packed, *bias, *added;
   float* out;
   int64_t first, rows, columns, next;
   bool curved;
+  const Sides* after = nullptr;
 
   int64_t pairs() const { return (rows + 1) / 2; }
-  int64_t row_of_sides() const { return source.inner / 2 + APART; }
+  Sides sides(float* begin) const { return {begin, pairs(), source.inner}; }
   Panel from(int64_t row, int64_t count) const {
     Panel part = *this;
     part.first += row;
@@ -175,37 +198,27 @@ std::pair<Vec, Vec> moments(const float* row, const Rows& source) {
   return {mean, Vec(1.f / std::sqrt(sum(squares) / source.inner + static_cast<float>(*source.eps)))};
 }
 
-// The seven left sides of a panel: sums of the quarters of its rows; even rows are the top, odd rows the bottom. There is `room`
-// for two rows.
-void take_sides(const Panel& panel, float* sides, float* room) {
-  const int64_t half = panel.source.inner / 2, row = panel.row_of_sides(), side = panel.pairs() * row;
+// Take the sides of a panel from where its rows come from. There is `room` for two rows.
+void take_sides(const Panel& panel, const Sides& sides, float* room) {
+  const int64_t half = panel.source.inner / 2;
   for (int64_t p = 0; p < panel.pairs(); p++) {
     const bool whole = 2 * p + 1 < panel.rows;
     const float* top = panel.source.row(panel.first + 2 * p, room);
     const float* bottom = whole ? panel.source.row(panel.first + 2 * p + 1, room + panel.source.inner) : top;
     const auto [top_mean, top_scale] = moments(top, panel.source);
     const auto [bottom_mean, bottom_scale] = moments(bottom, panel.source);
-    for (int64_t k = 0; k < half; k += WIDTH) {
-      const Vec a11 = (Vec::loadu(top + k) - top_mean) * top_scale, a12 = (Vec::loadu(top + half + k) - top_mean) * top_scale;
-      const Vec a21 = whole ? (Vec::loadu(bottom + k) - bottom_mean) * bottom_scale : Vec(0.f);
-      const Vec a22 = whole ? (Vec::loadu(bottom + half + k) - bottom_mean) * bottom_scale : Vec(0.f);
-      float* to = sides + p * row + k;
-      (a11 + a22).store(to);
-      (a21 + a22).store(to + side);
-      a11.store(to + 2 * side);
-      a22.store(to + 3 * side);
-      (a11 + a12).store(to + 4 * side);
-      (a21 - a11).store(to + 5 * side);
-      (a12 - a22).store(to + 6 * side);
-    }
+    for (int64_t k = 0; k < half; k += WIDTH)
+      sides.put(p, k, (Vec::loadu(top + k) - top_mean) * top_scale, (Vec::loadu(top + half + k) - top_mean) * top_scale,
+                whole ? (Vec::loadu(bottom + k) - bottom_mean) * bottom_scale : Vec(0.f),
+                whole ? (Vec::loadu(bottom + half + k) - bottom_mean) * bottom_scale : Vec(0.f));
   }
 }
 
 // A strip of the left and one of the right half of the columns.
 template <int V>
-void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quarters) {
+void do_strip(const Panel& panel, int64_t strip, const Sides& sides, float* quarters) {
   constexpr int64_t STRIP = V * WIDTH;
-  const int64_t half = panel.source.inner / 2, row = panel.row_of_sides(), right = panel.columns / 2, pairs = panel.pairs();
+  const int64_t half = panel.source.inner / 2, right = panel.columns / 2, pairs = panel.pairs();
   const float* packed = panel.packed + strip * PRODUCTS * half * STRIP;
   float *c11 = quarters, *c12 = c11 + PAIRS * STRIP, *c21 = c12 + PAIRS * STRIP, *c22 = c21 + PAIRS * STRIP;
   const Term terms[PRODUCTS][2] = {{{c11, 1, true}, {c22, 1, true}},   {{c21, 1, true}, {c22, -1, false}},
@@ -220,7 +233,7 @@ void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quar
       const int64_t first = t * pairs / tiles, last = (t + 1) * pairs / tiles;
       for (int64_t r = call * panel.next / calls; r < (call + 1) * panel.next / calls; r++)
         panel.source.ask_for(panel.first + panel.rows + r);
-      if (s >= 3)  // soon the answer is written, and the residual read, each quarter in its turn
+      if (s >= 3 && !panel.after)  // soon the answer is written, and the residual read, each quarter in its turn
         for (int64_t p = first; p < last; p++) {
           const int64_t place = (2 * p + (s - 3) / 2) * panel.columns + (s - 3) % 2 * right + strip * STRIP;
           for (int64_t c = 0; c < STRIP; c += 16) {
@@ -234,42 +247,54 @@ void do_strip(const Panel& panel, int64_t strip, const float* sides, float* quar
       const float* weights = packed + s * half * STRIP;
       // Each tile asks for its share of the weights of the next product, if there is one.
       const float* ahead = strip < last_strip || s + 1 < PRODUCTS ? weights + half * STRIP + t * half * STRIP / tiles : weights;
-      MULTIPLY<V>[last - first - 1](sides + (s * pairs + first) * row, row, weights, half, ahead, (STRIP + tiles - 1) / tiles, one, two);
+      MULTIPLY<V>[last - first - 1](sides.rows(s, first), sides.row, weights, half, ahead, (STRIP + tiles - 1) / tiles, one, two);
     }
-  for (int64_t r = 0; r < panel.rows; r++)
-    for (int64_t side = 0; side < 2; side++) {
-      const float* sums = quarters + ((r % 2 * 2 + side) * PAIRS + r / 2) * STRIP;
-      const int64_t column = side * right + strip * STRIP;
+  const auto finished = [&](int64_t r, int64_t side, int64_t v) {
+    const int64_t column = side * right + strip * STRIP + v;
+    Vec x = Vec::loadu(quarters + ((r % 2 * 2 + side) * PAIRS + r / 2) * STRIP + v);
+    if (panel.bias) x = x + Vec::loadu(panel.bias + column);
+    if (panel.curved) x = gelu(x);
+    if (panel.added) x = x + Vec::loadu(panel.added + r * panel.columns + column);
+    return x;
+  };
+  if (panel.after) {
+    for (int64_t p = 0; p < pairs; p++)
       for (int64_t v = 0; v < STRIP; v += WIDTH) {
-        Vec x = Vec::loadu(sums + v);
-        if (panel.bias) x = x + Vec::loadu(panel.bias + column + v);
-        if (panel.curved) x = gelu(x);
-        if (panel.added) x = x + Vec::loadu(panel.added + r * panel.columns + column + v);
-        x.store(panel.out + r * panel.columns + column + v);
+        const bool whole = 2 * p + 1 < panel.rows;
+        panel.after->put(p, strip * STRIP + v, finished(2 * p, 0, v), finished(2 * p, 1, v),
+                         whole ? finished(2 * p + 1, 0, v) : Vec(0.f), whole ? finished(2 * p + 1, 1, v) : Vec(0.f));
       }
-    }
+    return;
+  }
+  for (int64_t r = 0; r < panel.rows; r++)
+    for (int64_t side = 0; side < 2; side++)
+      for (int64_t v = 0; v < STRIP; v += WIDTH)
+        finished(r, side, v).store(panel.out + r * panel.columns + side * right + strip * STRIP + v);
 }
 
 // How many vectors wide the strips of a layer are.
 int64_t vectors(int64_t columns) { return columns % (4 * WIDTH) ? 3 : 2; }
 int64_t strips(int64_t columns) { return columns / (2 * WIDTH * vectors(columns)); }
 
-void do_strips(const Panel& panel, int64_t begin, int64_t end, float* room) {
-  float* sides = room + 4 * PAIRS * 3 * WIDTH;
-  take_sides(panel, sides, sides + PRODUCTS * panel.pairs() * panel.row_of_sides());
+void do_strips(const Panel& panel, int64_t begin, int64_t end, const Sides& sides, float* quarters) {
   for (int64_t i = begin; i < end; i++)
-    vectors(panel.columns) == 2 ? do_strip<2>(panel, i, sides, room) : do_strip<3>(panel, i, sides, room);
+    vectors(panel.columns) == 2 ? do_strip<2>(panel, i, sides, quarters) : do_strip<3>(panel, i, sides, quarters);
 }
 
-// Memory of a thread, kept: `more` floats and then what a panel of so many inputs needs; both begin where a cache line does.
-std::pair<float*, float*> room_for(int64_t inner, int64_t more) {
-  static thread_local std::vector<float> room;
-  more = (more + 15) / 16 * 16;
-  const int64_t panel = 4 * PAIRS * 3 * WIDTH + PRODUCTS * PAIRS * (inner / 2 + APART) + 2 * inner;
-  room.resize(std::max<size_t>(room.size(), more + panel + 16));
-  float* begin = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
-  return {begin, begin + more};
-}
+// Memory of a thread, kept, that begins where a cache line does: what panels of so many inputs need.
+struct Room {
+  float *quarters, *rows, *sides, *sides_after;
+
+  explicit Room(int64_t inner, int64_t inner_after = 0) {
+    static thread_local std::vector<float> room;
+    const int64_t quarter = PAIRS * 3 * WIDTH, most = Sides::floats(PAIRS, inner);
+    room.resize(std::max<size_t>(room.size(), 4 * quarter + 2 * inner + most + Sides::floats(PAIRS, inner_after) + 16));
+    quarters = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
+    rows = quarters + 4 * quarter;
+    sides = rows + 2 * inner;
+    sides_after = sides + most;
+  }
+};
 
 using Maybe = std::optional<at::Tensor>;
 const float* place_of(const at::Tensor& t) { return t.const_data_ptr<float>(); }
@@ -351,15 +376,19 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
   const int64_t panels = shared ? shared : (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
   const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0, items = shared ? panels : at::get_num_threads();
   in_turn(items, [&](int64_t item) {  // whole panels, or where there are few rows, as many strips for each thread
-    float* room = room_for(all.source.inner, 0).second;
+    const Room room(all.source.inner);
     const int64_t begin = item * panels * many / items, end = (item + 1) * panels * many / items;
-    for (int64_t i = begin; i < end; i = (i / many + 1) * many)
-      if (i / many * rows < all.rows) do_strips(all.from(i / many * rows, rows), i % many, std::min(many, i % many + end - i), room);
+    for (int64_t i = begin; i < end && i / many * rows < all.rows; i = (i / many + 1) * many) {
+      const Panel panel = all.from(i / many * rows, rows);
+      const Sides sides = panel.sides(room.sides);
+      take_sides(panel, sides, room.rows);
+      do_strips(panel, i % many, std::min(many, i % many + end - i), sides, room.quarters);
+    }
   });
   return out;
 }
 
-// Two layers, GELU between: a panel passes both before the next begins, so that what lies between stays in the cache.
+// Two layers, GELU between: a panel passes both before the next begins, and the first writes the sides of the second.
 at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
                int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
@@ -377,13 +406,14 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
   const int64_t rows = (one.pairs() + panels - 1) / panels * 2;
   in_turn(panels, [&](int64_t i) {
     if (i * rows >= one.rows) return;
-    const auto [between, room] = room_for(std::max(one.source.inner, hidden), 2 * PAIRS * hidden);
+    const Room room(one.source.inner, hidden);
     Panel first = one.from(i * rows, rows), second = two.from(i * rows, rows);
-    first.out = between;
-    second.source.x = between;
-    second.first = second.next = 0;
-    do_strips(first, 0, strips(hidden), room);
-    do_strips(second, 0, strips(columns), room);
+    second.next = 0;  // its rows come from nowhere
+    const Sides sides = first.sides(room.sides), between = second.sides(room.sides_after);
+    first.after = &between;
+    take_sides(first, sides, room.rows);
+    do_strips(first, 0, strips(hidden), sides, room.quarters);
+    do_strips(second, 0, strips(columns), between, room.quarters);
   });
   return out;
 }
