@@ -244,7 +244,7 @@ def test_stream_reads_ahead_but_only_two_batches(predictor: Predictor) -> None:
 @pytest.mark.parametrize("spare", [True, False])
 def test_stream_reads_while_the_network_works_where_it_leaves_a_core(spare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The network of the first batch waits for a picture of the second: it would wait forever without overlap."""
-    monkeypatch.setattr("swinkit.prediction.predictor._cores", lambda: torch.get_num_threads() + spare)
+    monkeypatch.setattr("swinkit.data.reading.cores", lambda: torch.get_num_threads() + spare)
     predictor = tiny_predictor()
     read = threading.Event()
 
@@ -268,7 +268,7 @@ def test_stream_reads_while_the_network_works_where_it_leaves_a_core(spare: bool
 
 def test_stream_has_every_worker_read_where_the_network_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of one would be read by one thread, while the other cores wait."""
-    monkeypatch.setattr("swinkit.prediction.predictor._cores", torch.get_num_threads)
+    monkeypatch.setattr("swinkit.data.reading.cores", torch.get_num_threads)
     predictor = tiny_predictor()
     together = threading.Barrier(3)
 

@@ -105,8 +105,8 @@ def count_frames(source: bytes | Path) -> int:
         return 1
 
 
-def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False) -> Image.Image:
-    """Return an already opened picture as ``read_image`` would.
+def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False, ours: bool = False) -> Image.Image:
+    """Return an already opened picture as ``read_image`` would; ``ours`` may be changed instead of copied.
 
     Raises:
         ImageError: pixels without a known range, or a picture that cannot be decoded.
@@ -115,7 +115,7 @@ def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False) -> Ima
         raise ImageError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}; scale it down")
     try:
         image.load()
-        picture, mode = _eight_bits(_upright(image), name, image.format), "L" if grey else "RGB"
+        picture, mode = _eight_bits(_upright(image, ours), name, image.format), "L" if grey else "RGB"
         return picture if picture.mode == mode else picture.convert(mode)
     except ImageError:
         raise
@@ -190,13 +190,16 @@ def _decode(data: bytes, name: str, grey: bool) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise ImageError(f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it") from None
     with image:
-        return to_rgb(image, name, grey)
+        return to_rgb(image, name, grey, ours=True)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the picture turned as its EXIF says."""
+def _upright(image: Image.Image, ours: bool) -> Image.Image:
+    """Return the picture turned as its EXIF says, ``ours`` itself, of another's a copy."""
     try:
-        return ImageOps.exif_transpose(image)
+        if not ours:
+            return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
+        return image
     except Exception:  # noqa: BLE001 - broken EXIF says nothing about the orientation; the pixels are good
         return image
 

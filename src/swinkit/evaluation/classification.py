@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from swinkit.data.transforms import prepare
+from swinkit.data.reading import read_batches
+from swinkit.data.transforms import normalise, resized
 from swinkit.errors import DatasetError, InputError
 from swinkit.extras import need
 from swinkit.specs import Preprocessing
@@ -171,7 +170,7 @@ def evaluate(
         preprocessing: of the photos.
         batch: pictures that go through the network together.
         device: where the network runs.
-        workers: threads that read; 0 reads between the batches.
+        workers: threads that read (``data/reading.py`` says when); 0 reads between the batches.
         multi_label: see ``ClassificationEvaluation``.
         real: ImageNet ReaL file, a JSON list of acceptable classes for each picture in the order of file names.
         groups: CSV with columns file and group.
@@ -203,14 +202,20 @@ def evaluate(
     was_training = model.training
     model.eval()
     place = torch.device(device)
-    grey, done = channels == 1, 0
+    done = 0
+
+    def read(i: int) -> tuple[int, Tensor]:
+        return i, resized(data.read(i, channels == 1), preprocessing)
+
     try:
         with torch.inference_mode(), torch.autocast(place.type, precision, enabled=precision is not None):
-            for ids, images in _batches(data, range(rank, len(data), world), preprocessing, batch, workers, grey):
+            for pictures in read_batches(range(rank, len(data), world), read, batch, workers, place):
+                ids = [i for i, _ in pictures]
+                images = normalise(torch.stack([pixels for _, pixels in pictures]).to(place), preprocessing)
                 targets = [data.target(i) for i in ids]
                 if multi_label:  # one label is a list of one
                     targets = [target if isinstance(target, tuple) else (target,) for target in targets]
-                evaluation.update(model(images.to(place)), targets, ids)
+                evaluation.update(model(images), targets, ids)
                 done += len(ids)
                 if progress is not None:
                     progress(done * world, len(data))
@@ -219,28 +224,6 @@ def evaluate(
     report = evaluation.compute()
     report["preprocessing"] = preprocessing.describe()
     return report
-
-
-def _batches(
-    data: Data, indices: range, preprocessing: Preprocessing, batch: int, workers: int, grey: bool
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (ids, images); with workers, reading goes on while the network works, a few batches ahead."""
-
-    def make(ids: list[int]) -> tuple[list[int], Tensor]:
-        return ids, torch.stack([prepare(data.read(i, grey), preprocessing) for i in ids])
-
-    chunks = [list(indices[start : start + batch]) for start in range(0, len(indices), batch)]
-    if workers == 0:
-        yield from map(make, chunks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(make, chunk))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _process() -> tuple[int, int]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 from swinkit import weights
 from swinkit.data.images import read_image, to_rgb
 from swinkit.data.masks import palette_of
+from swinkit.data.reading import cores, read_batches
 from swinkit.data.transforms import normalise, resized
 from swinkit.engines import dense
 from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
@@ -175,10 +173,9 @@ class Predictor:
     ) -> Iterator[Any]:
         """Return an iterator over the answers, in the order of ``sources``.
 
-        While the network works on one batch, threads read and prepare the next, where it leaves them a core: on an accelerator,
-        or with fewer torch threads than cores. Where it works on every core, all of them read a batch, then all compute: a
-        thread that reads beside would stop the network's own at each layer's end. Never more than two batches of prepared
-        images are held (one photo a worker, if that is more), so any number of photos needs the memory of a few.
+        Threads read and prepare photos, beside the network where it leaves them a core, else in turn with it
+        (``data/reading.py``). Never more than two batches of prepared images are held (one photo a worker, if that is more), so
+        any number of photos needs the memory of a few.
 
         Args:
             sources: as for ``predict``; read as far as needed. An image that cannot be read becomes a result with
@@ -193,7 +190,7 @@ class Predictor:
             RunError: a batch does not fit into the device's memory.
         """
         whole = self.spec.task == "segment"
-        workers = min(2 if whole else 8, _cores()) if workers is None else workers
+        workers = min(2 if whole else 8, cores()) if workers is None else workers
         _at_least_one(batch=batch, workers=workers, top=top)
         self._check_tile(tile)
         return self._stream(sources, 1 if whole else batch, workers, top, tile)
@@ -209,26 +206,11 @@ class Predictor:
         weights.save_pretrained(self._network, self.spec, Path(directory))
 
     def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int, tile: int) -> Iterator[Result]:
-        beside = self.device.type != "cpu" or torch.get_num_threads() < _cores()
-        kept = batch if beside else 0  # read while the network works
-        ahead = 2 * batch if beside else batch * math.ceil(workers / batch)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="swinkit-read")
-        waiting: deque[Future[_Prepared]] = deque()
-        try:
-            for place, source in enumerate(sources):
-                waiting.append(pool.submit(self._prepared, source, place))
-                if len(waiting) == ahead:
-                    if not beside:
-                        wait(waiting)
-                    while len(waiting) > kept:
-                        yield from self._answers([waiting.popleft().result() for _ in range(batch)], top, tile)
-            while waiting:
-                count = min(batch, len(waiting))
-                yield from self._answers([waiting.popleft().result() for _ in range(count)], top, tile)
-        finally:  # also when the caller stops early
-            pool.shutdown(wait=True, cancel_futures=True)
+        for prepared in read_batches(enumerate(sources), self._prepared, batch, workers, self.device):
+            yield from self._answers(prepared, top, tile)
 
-    def _prepared(self, source: Source, place: int) -> _Prepared:
+    def _prepared(self, numbered: tuple[int, Source]) -> _Prepared:
+        place, source = numbered
         name = _name(source, f"image {place}")
         try:
             return name, self._input(self._image(source, name))
@@ -342,11 +324,6 @@ def _name(source: Source, otherwise: str) -> str:
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     return str(getattr(source, "filename", "") or otherwise)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _at_least_one(**numbers: int) -> None:
