@@ -266,3 +266,13 @@ def test_damage_never_raises_anything_else(form: str, data: st.DataObject) -> No
         one_sentence(error, "picture")
     else:
         assert image.mode == "RGB"
+
+
+def test_a_caller_s_picture_stays_as_it_is() -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    with Image.open(io.BytesIO(encoded(Image.new("RGB", (12, 8), "red"), "PNG", exif=exif))) as picture:
+        turned = to_rgb(picture)
+        assert (turned.size, picture.size, picture.getexif()[274]) == ((8, 12), (12, 8), 6)
+    plain = Image.new("RGB", (4, 4))
+    assert to_rgb(plain) is not plain
