@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from swinkit.cards import machine
 from swinkit.data import ClassificationData, open_dataset
-from swinkit.data.transforms import pixels_of, scaled
+from swinkit.data.pixels import pixels_of, scaled
 from swinkit.evaluation import evaluate
 from swinkit.prediction import load
 from swinkit.tasks import train

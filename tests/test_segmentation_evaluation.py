@@ -14,9 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tests.two_processes import in_two_processes
 
+from swinkit.data.pixels import scaled
 from swinkit.data.scenes import Scene, augment_scene, change_colours
 from swinkit.data.segmentation import SegmentationData
-from swinkit.data.transforms import fit_box, scaled
+from swinkit.data.transforms import fit_box
 from swinkit.errors import DatasetError, ImageError
 from swinkit.evaluation import SegmentationEvaluation, evaluate_predictions, evaluate_segmentation
 from swinkit.specs import MaskRules, Preprocessing

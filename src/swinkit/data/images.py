@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -157,14 +158,16 @@ def _bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
         data = source
     elif isinstance(source, str | Path):
         path = Path(source)
-        if path.is_dir():
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the name
+            raise ImageError(f"{name}: does not exist; check the path") from None
+        if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{name}: is a folder; give a picture")
-        if not path.exists():
-            raise ImageError(f"{name}: does not exist; check the path")
-        if not path.is_file():
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{name}: is no ordinary file; give a picture")
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError(f"{name}: {path.stat().st_size:,} bytes are more than {MAX_BYTES:,}; scale it down")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{name}: {status.st_size:,} bytes are more than {MAX_BYTES:,}; scale it down")
         data = path.read_bytes()
     else:
         data = source.read(MAX_BYTES + 1)

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from swinkit.data.masks import IGNORED
-from swinkit.data.transforms import fit_box, normalise, pixels_of, scaled
+from swinkit.data.pixels import pixels_of, scaled
+from swinkit.data.transforms import fit_box, normalise
 from swinkit.specs import Preprocessing
 
 

@@ -7,7 +7,7 @@ resumed run meets the same pictures as an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,25 +16,8 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from swinkit.data.pixels import pixels_of, scaled
 from swinkit.specs import Preprocessing
-
-
-def pixels_of(image: Image.Image) -> Tensor:
-    """Return the picture as (C, H, W) uint8, colours together in memory: scaling is quicker so, with the same result."""
-    array = np.array(image, dtype=np.uint8, copy=True)
-    return torch.from_numpy(array.reshape(image.height, image.width, -1)).permute(2, 0, 1)
-
-
-def scaled(pixels: Tensor, size: Sequence[int], mode: str, antialias: bool = True) -> Tensor:
-    """Return (C, H, W) uint8 scaled to (height, width): the operation behind torchvision's v2 resize, bit for bit.
-
-    Called here without torchvision, whose import costs as much as torch's own. Without antialiasing it is within one
-    grey level of OpenCV's.
-    """
-    if not antialias:
-        values = F.interpolate(pixels[None].float(), size=list(size), mode=mode, align_corners=False)[0]
-        return values.round_().clamp_(0, 255).to(torch.uint8)
-    return F.interpolate(pixels[None], size=list(size), mode=mode, antialias=True, align_corners=False)[0]
 
 
 def centred(pixels: Tensor, height: int, width: int) -> Tensor:
