@@ -196,7 +196,7 @@ def photos(bench: Bench) -> str:
                         name,
                         f"{1e3 / each:.1f}",
                         f"{pipeline.ms(place) / contender.ms(place):.2f}",
-                        "" if own is None else f"{100 * own.ms(place) / 8 / each:.0f} %",
+                        "" if own is None else f"{100 * own.ms(place) / contender.ms(place):.0f} %",
                         f"{int(same[:, 0].sum())} of {len(same)}",
                         f"{int(same.all(1).sum())} of {len(same)}",
                         f"{contender.megabytes:.0f}",

@@ -211,7 +211,8 @@ def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Calla
     """Return makers that take a folder's photos by eighths to their top-5, and of our engines alone.
 
     A call answers the next eighth, eight photos at a time, and returns the five most probable classes of every photo so far,
-    (photos, 5), -1 for those to come.
+    (photos, 5), -1 for those to come. An engine alone answers as many pictures that lie in memory, in the same batches: a call as
+    long, for the pace of a shared processor changes from second to second.
     """
     from swinkit.prediction import Predictor
 
@@ -243,10 +244,10 @@ def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Calla
         return in_parts(lambda some: [[x.label for x in answer.predictions] for answer in predictor.stream(some, batch=8)])
 
     def alone(engine: str) -> Call:
-        images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8)
-        return functools.partial(
-            our_engine(engine, network(variant), spec, cache), images / 255.0 if engine == "torch" else images
-        )
+        images = torch.randint(0, 256, (len(paths[::PARTS]), 3, 224, 224), dtype=torch.uint8)
+        batches = (images / 255.0 if engine == "torch" else images).split(8)
+        model = our_engine(engine, network(variant), spec, cache)
+        return lambda: torch.cat([model(batch) for batch in batches])
 
     makers: dict[str, Callable[[], Call]] = {"transformers pipeline": theirs}
     for engine in ("torch", "compile", "openvino"):
