@@ -24,8 +24,9 @@ environment: $(BIN)/python
 	@echo "installing swinkit and the test libraries into .venv; the first time takes minutes"
 	$(BIN)/python -m pip install --quiet --editable ".[train,hub,datasets,export]" --group test
 
+# Two at a time, a file in one process: most tests wait for one core.
 test: environment
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
