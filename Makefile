@@ -24,7 +24,7 @@ environment: $(BIN)/python
 	@echo "installing swinkit and the test libraries into .venv; the first time takes minutes"
 	$(BIN)/python -m pip install --quiet --editable ".[train,hub,datasets,export]" --group test
 
-# Two at a time, a file in one process: most tests wait for one core.
+# Two at a time, a file in one process: most tests keep one core busy.
 test: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 

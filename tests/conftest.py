@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import settings
 
+from swinkit.data.reading import cores
+
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores, and so do the commands they start
-    share = max(1, (os.cpu_count() or 1) // workers)
+    share = max(1, cores() // workers)
     os.environ.setdefault("OMP_NUM_THREADS", str(share))
     torch.set_num_threads(share)
 

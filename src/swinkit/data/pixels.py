@@ -53,8 +53,8 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 def _own_memory(image: Image.Image) -> Tensor | None:
     """Return an RGB picture's own (4, H, W) uint8, the fourth unused, which the tensor keeps alive; None where it is in pieces.
 
-    Pillow packs three bytes of each four into text, block by block, for whoever asks for an array: a fifth of what reading a
-    photo costs. The Arrow interface hands the memory out as it lies.
+    For whoever asks for an array, Pillow packs three bytes of each four into text, block by block, and holds Python's lock
+    meanwhile. The Arrow interface hands the memory out as it lies.
     """
     try:
         schema, capsule = image.__arrow_c_array__()
