@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,20 +117,34 @@ def test_an_export_answers_as_the_network(exports: Callable[[str, str], Path], t
                         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("kind", [kind for to, kind in MADE if to == "openvino"])
 def test_a_graph_compiled_for_a_number_of_pictures_answers_the_same(exports: Callable[[str, str], Path], kind: str) -> None:
     from swinkit.engines.openvino import AGAIN
 
     engine, network = ExportedEngine(exports("openvino", kind)), tiny(kind)
-    with torch.inference_mode():
-        for batch in [2] * (AGAIN + 2) + [3, 2, 1] + [5] * (AGAIN + 1) + [2]:
-            pixels = torch.randint(0, 256, (batch, 3, *SIZES[kind][0]), dtype=torch.uint8)
-            for ours, theirs in zip(
-                maps(engine(pixels)), maps(network(normalised(pixels, engine.spec.preprocessing))), strict=True
-            ):
-                torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     (runtime,) = engine._runtimes.values()
-    assert {key[1] for key in runtime._requests} == {None, 5}  # any number, and the last that came again and again
+    with torch.inference_mode():
+        for batches, kept in (
+            ([4] * (AGAIN + 2) + [3, 2, 1], {None: 1, 4: 2}),  # any number, and the last that came again and again,
+            ([5] * (AGAIN + 1), {None: 1, 5: 1}),  # as many for each thread, where that can be
+            ([6] * (AGAIN + 1) + [5], {None: 1, 6: 2}),
+        ):
+            for batch in batches:
+                pixels = torch.randint(0, 256, (batch, 3, *SIZES[kind][0]), dtype=torch.uint8)
+                for ours, theirs in zip(
+                    maps(engine(pixels)), maps(network(normalised(pixels, engine.spec.preprocessing))), strict=True
+                ):
+                    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+            assert {batch: len(requests) for (_, batch), requests in runtime._requests.items()} == kept
 
 
 @pytest.mark.parametrize("to", TO)
