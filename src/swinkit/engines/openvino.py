@@ -108,9 +108,8 @@ class Runtime:
             if dtype != np.uint8:  # its conversion then does nothing
                 model.inputs[0].get_node().set_element_type(need("openvino", EXTRA).Type.f32)
                 model.validate_nodes_and_infer_types()
-            parts = 1
+            parts = math.gcd(batch, torch.get_num_threads()) if wanted[1] is not None else 1
             if wanted[1] is not None:
-                parts = math.gcd(batch, torch.get_num_threads())
                 model.reshape([batch // parts, *list(model.inputs[0].partial_shape)[1:]])
             ready = compiled(model, parts)
             self._requests[wanted] = [ready.create_infer_request() for _ in range(parts)]

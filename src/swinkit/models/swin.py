@@ -389,7 +389,7 @@ class SwinBackbone(Swin):
         """
         maps = self.stages(self.embed(images))
         normed = [(maps[i], self.get_submodule(f"norm{i}")(maps[i].flatten(1, 2))) for i in self.out_indices]
-        # turned as four axes: OpenVINO takes twice as long to turn three
+        # turned as four axes: OpenVINO takes longer to turn three
         return [x.unflatten(1, of.shape[1:3]).permute(0, 3, 1, 2).contiguous() for of, x in normed]
 
 
