@@ -134,9 +134,9 @@ def test_a_graph_compiled_for_a_number_of_pictures_answers_the_same(exports: Cal
     (runtime,) = engine._runtimes.values()
     with torch.inference_mode():
         for batches, kept in (
-            ([4] * (AGAIN + 2) + [3, 2, 1], {None: 1, 4: 2}),  # any number, and the last that came again and again,
-            ([5] * (AGAIN + 1), {None: 1, 5: 1}),  # as many for each thread, where that can be
-            ([6] * (AGAIN + 1) + [5], {None: 1, 6: 2}),
+            ([4] * (AGAIN + 2) + [3, 2, 1], {4: 2}),  # the last that came again and again,
+            ([5] * (AGAIN + 1), {5: 1}),  # as many for each thread, where that can be
+            ([6] * (AGAIN + 1) + [5], {6: 2}),
         ):
             for batch in batches:
                 pixels = torch.randint(0, 256, (batch, 3, *SIZES[kind][0]), dtype=torch.uint8)
@@ -144,7 +144,27 @@ def test_a_graph_compiled_for_a_number_of_pictures_answers_the_same(exports: Cal
                     maps(engine(pixels)), maps(network(normalised(pixels, engine.spec.preprocessing))), strict=True
                 ):
                     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
-            assert {batch: len(requests) for (_, batch), requests in runtime._requests.items()} == kept
+            assert {batch: len(graph._requests) for (_, batch), graph in runtime._shared.items()} == kept
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("batch", [1, 2])
+def test_answers_stay_as_they_were_while_anything_looks_at_them(exports: Callable[[str, str], Path], batch: int) -> None:
+    engine, network = ExportedEngine(exports("openvino", "pyramid")), tiny("pyramid")
+    pictures = [torch.randint(0, 256, (batch, 3, *SIZES["pyramid"][0]), dtype=torch.uint8) for _ in range(8)]
+    with torch.inference_mode():
+        expected = [maps(network(normalised(pixels, engine.spec.preprocessing)))[-1] for pixels in pictures]
+        answers = [maps(engine(pixels))[-1] for pixels in pictures]  # all are held
+        rows = [maps(engine(pixels))[-1][:, 0].numpy()[:, 1:] for pixels in pictures]  # parts of parts are
+        places = set()
+        for pixels in pictures:  # the latest is
+            latest = maps(engine(pixels))[-1]
+            places.add(latest.data_ptr())
+    for answer, row, truth in zip(answers, rows, expected, strict=True):
+        torch.testing.assert_close(answer, truth, atol=1e-4, rtol=0)
+        torch.testing.assert_close(torch.from_numpy(row), truth[:, 0, 1:], atol=1e-4, rtol=0)
+    torch.testing.assert_close(latest, expected[-1], atol=1e-4, rtol=0)
+    assert len(places) == 2  # memory that nobody looks at is written into again
 
 
 @pytest.mark.parametrize("to", TO)

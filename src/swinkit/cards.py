@@ -27,6 +27,7 @@ SECTIONS = (
 PIPELINES = {"classify": "image-classification", "segment": "image-segmentation", "simmim": "image-feature-extraction"}
 KNOWN_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0")
 LIBRARIES = ("swinkit", "torch", "torchvision", "accelerate", "torchmetrics", "numpy", "pillow")
+UNITS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "VNNI", "amx_tile": "AMX"}  # by flag of /proc/cpuinfo
 
 
 @dataclass
@@ -148,7 +149,10 @@ def machine() -> tuple[str, str]:
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a fixed name of Linux
-            processor = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), processor)
+            told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in file)}
+        processor = told.get("model name", processor)
+        units = [unit for flag, unit in UNITS.items() if flag in told.get("flags", "").split()]
+        processor += f" ({', '.join(units)})" if units else ""  # a virtual machine's processor often has no other name
     except OSError:
         pass
     hardware = f"{os.cpu_count()} cores of {processor}, {torch.get_num_threads()} used"

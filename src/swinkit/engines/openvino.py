@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from swinkit.extras import need
 
 EXTRA = "export"
 AGAIN = 3  # calls in a row with as many pictures, after which the graph is compiled for that number
+HELD = 2  # answers whose memory is kept for later calls: a caller often holds the latest while it asks for the next
 
 
 def write(
@@ -70,50 +73,100 @@ def compiled(model: Any, parts: int = 1) -> Any:
     return core().compile_model(model, "CPU", settings)
 
 
-class Runtime:
-    """A graph, compiled for this processor: once for any number of pictures, once for the number that comes again and again.
+class Answers:
+    """Memory that requests write answers into and callers look at; ``free`` when no caller does any more.
 
-    Pictures whose number is known are shared out, as many to each thread if that is possible: a thread then waits for the others
-    once, not after every layer, and finds what it wrote in its own cache.
+    To write into the same memory again saves a copy of the answers, and fetching memory for it from the system: for the maps of a
+    large picture both together take as long as several layers.
     """
+
+    def __init__(self, outputs: Sequence[Any], parts: int) -> None:
+        """Reserve memory.
+
+        Args:
+            outputs: of an ``openvino.CompiledModel`` for a known number of pictures.
+            parts: how many requests answer so many pictures each.
+        """
+        shapes = [(parts * output.shape[0], *list(output.shape)[1:]) for output in outputs]
+        self.arrays = [torch.empty(shape).numpy() for shape in shapes]  # torch's memory begins with a cache line
+        tensor = need("openvino", EXTRA).Tensor
+        self.tensors = [[tensor(part, shared_memory=True) for part in np.split(array, parts)] for array in self.arrays]
+        self._own = self._holders()
+
+    def _holders(self) -> list[int]:
+        return [sys.getrefcount(array) for array in self.arrays]  # a view of an array, and a tensor made of it, hold the array
+
+    @property
+    def free(self) -> bool:
+        """Whether only this object holds the arrays."""
+        return self._holders() == self._own
+
+
+class Shared:
+    """A graph compiled for one number of pictures, which are shared out: as many to each thread, if that is possible.
+
+    A thread then waits for the others once, not after every layer, and finds what it wrote in its own cache.
+    """
+
+    def __init__(self, model: Any, batch: int) -> None:
+        parts = math.gcd(batch, torch.get_num_threads())
+        model.reshape([batch // parts, *list(model.inputs[0].partial_shape)[1:]])
+        self._ready = compiled(model, parts)
+        self._requests = [self._ready.create_infer_request() for _ in range(parts)]
+        self._answers: collections.deque[Answers] = collections.deque(maxlen=HELD)
+
+    def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        answers = next((answers for answers in self._answers if answers.free), None)
+        if answers is None:
+            answers = Answers(self._ready.outputs, len(self._requests))
+            self._answers.append(answers)
+        parts = np.split(np.ascontiguousarray(pixels), len(self._requests))
+        for i, (request, part) in enumerate(zip(self._requests, parts, strict=True)):
+            for name, tensors in zip(self._ready.outputs, answers.tensors, strict=True):
+                request.set_tensor(name, tensors[i])
+            request.start_async([part], share_inputs=True)
+        for request in self._requests:
+            request.wait()
+        return list(answers.arrays)
+
+
+class Runtime:
+    """A graph, compiled for this processor: once for any number of pictures, once for the number that comes again and again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._requests: dict[tuple[Any, int | None], list[Any]] = {
-            (np.dtype(np.uint8), None): [compiled(read(path)).create_infer_request()]
-        }
-        self._latest: tuple[Any, Any] = (None, None)  # kind of number, and pictures, of the latest call
+        self._general: dict[Any, Any] = {}  # kind of number -> request
+        self._shared: dict[tuple[Any, int], Shared] = {}  # kind of number, and pictures -> graph; one at most
+        self._latest: tuple[Any, int] = (np.dtype(np.uint8), 0)
         self._times = 0
+        self._general_for(self._latest[0])
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
         came = (pixels.dtype, len(pixels))
         self._times = self._times + 1 if came == self._latest else 1
         self._latest = came
-        requests = self._requests_for(*came)
-        parts = np.split(np.ascontiguousarray(pixels), len(requests))
-        for request, part in zip(requests, parts, strict=True):
-            request.start_async([part], share_inputs=True)
-        for request in requests:
-            request.wait()
-        answers = zip(*([tensor.data for tensor in request.output_tensors] for request in requests), strict=True)
-        return [np.concatenate(answer) for answer in answers]  # a copy: the next call writes into the same memory
+        if came not in self._shared and self._times >= AGAIN:
+            self._shared.clear()  # each holds the weights
+            for request in self._general.values():  # what it computed last is of no more use
+                request.get_compiled_model().release_memory()
+            self._shared[came] = Shared(self._model(pixels.dtype), len(pixels))
+        if came in self._shared:
+            return self._shared[came](pixels)
+        request = self._general_for(pixels.dtype)
+        request.infer([pixels], share_inputs=True, share_outputs=True)
+        return [np.array(tensor.data) for tensor in request.output_tensors]  # the next call writes into the same memory
 
-    def _requests_for(self, dtype: Any, batch: int) -> list[Any]:
-        """Return the graph for so many pictures, or the one for any number, as requests that take a part of them each."""
-        wanted = (dtype, batch if (dtype, batch) in self._requests or self._times >= AGAIN else None)
-        if wanted not in self._requests:
-            if wanted[1] is not None:  # one such graph at a time: each holds the weights
-                self._requests = {key: requests for key, requests in self._requests.items() if key[1] is None}
-            model = read(self.path)
-            if dtype != np.uint8:  # its conversion then does nothing
-                model.inputs[0].get_node().set_element_type(need("openvino", EXTRA).Type.f32)
-                model.validate_nodes_and_infer_types()
-            parts = math.gcd(batch, torch.get_num_threads()) if wanted[1] is not None else 1
-            if wanted[1] is not None:
-                model.reshape([batch // parts, *list(model.inputs[0].partial_shape)[1:]])
-            ready = compiled(model, parts)
-            self._requests[wanted] = [ready.create_infer_request() for _ in range(parts)]
-        return self._requests[wanted]
+    def _model(self, dtype: Any) -> Any:
+        model = read(self.path)
+        if dtype != np.uint8:  # its conversion then does nothing
+            model.inputs[0].get_node().set_element_type(need("openvino", EXTRA).Type.f32)
+            model.validate_nodes_and_infer_types()
+        return model
+
+    def _general_for(self, dtype: Any) -> Any:
+        if dtype not in self._general:
+            self._general[dtype] = compiled(self._model(dtype)).create_infer_request()
+        return self._general[dtype]
 
     def blocks(self, pixels: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
         model = read(self.path)
