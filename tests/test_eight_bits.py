@@ -11,11 +11,12 @@ import pytest
 import torch
 from tests.test_engines import SHAPE, maps, shaken
 
-from swinkit.engines.exported import canary_pixels
+from swinkit.engines.exported import ExportedEngine, canary_pixels
 from swinkit.engines.fast import FromPixels
 from swinkit.engines.openvino import core
+from swinkit.errors import ExportError
 from swinkit.export import eight_bits, export_network, int8
-from swinkit.export.eight_bits import count_from_zero, gather_eight_bits
+from swinkit.export.eight_bits import gather_eight_bits, round_means_apart, suit_processor
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.swin import SwinBackbone
 from swinkit.specs import ModelSpec, Preprocessing
@@ -75,7 +76,8 @@ def test_a_rewritten_graph_rounds_as_nncf_s_does(
     assert kinds(after)["Transpose"] == kinds(before)["Transpose"] - blocks * (2 if version == 1 else 1)
 
 
-def test_bytes_that_meet_weights_count_from_zero() -> None:
+@pytest.mark.parametrize("signed", [False, True])
+def test_bytes_that_meet_weights_are_those_that_the_processor_multiplies(signed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
     random = np.random.default_rng(0)
     tokens = ops.parameter([2, 5, 4], np.float32)
@@ -85,7 +87,9 @@ def test_bytes_that_meet_weights_count_from_zero() -> None:
         return ops.fake_quantize(source, *ends, *ends, 256)
 
     weights = ops.constant(random.random((4, 3), dtype=np.float32))
+    monkeypatch.setattr(eight_bits, "multiplies_signed", lambda: signed)
     met = rounded(tokens, -1.28, 1.27)
+    met_too = rounded(tokens, -5.08, 5.12)
     gathered = ops.gather(rounded(tokens, -2.56, 2.54), np.array([4, 0, 2, 1, 3]), 1)
     uneven = rounded(tokens, -1.0, 0.9)
     both = rounded(tokens, -1.28, 1.27)
@@ -94,6 +98,7 @@ def test_bytes_that_meet_weights_count_from_zero() -> None:
     model = ov.Model(
         [
             ops.matmul(met, weights, False, False),
+            ops.matmul(met_too, weights, False, False),
             ops.matmul(gathered, weights, False, False),
             ops.matmul(uneven, weights, False, False),
             ops.matmul(stretched, weights, False, False),
@@ -103,15 +108,61 @@ def test_bytes_that_meet_weights_count_from_zero() -> None:
     )
     pixels = random.uniform(-1.26, 1.26, (2, 5, 4)).astype(np.float32)
     before = answers(model, pixels)
-    count_from_zero(model)
+    suit_processor(model)
     for ours, theirs in zip(answers(model, pixels), before, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+        np.testing.assert_allclose(ours, theirs, atol=5e-6)
     ranges = Counter(
         tuple(round(float(node.input_value(i).get_node().data), 4) for i in (1, 2))
         for node in model.get_ordered_ops()
         if node.get_type_name() == "FakeQuantize"
     )
-    assert ranges == {(-1.27, 1.28): 1, (-2.54, 2.56): 1, (-1.0, 0.9): 1, (-1.28, 1.27): 2, (-0.64, 0.635): 1}
+    changed = {(-1.28, 1.27): 1, (-2.56, 2.54): 1, (-5.12, 5.08): 1}, {(-1.27, 1.28): 1, (-2.54, 2.56): 1, (-5.08, 5.12): 1}
+    left = Counter({(-1.0, 0.9): 1, (-1.28, 1.27): 2, (-0.64, 0.635): 1})  # uneven, other operands, stretched
+    assert ranges == left + Counter(changed[0 if signed else 1])
+
+
+@pytest.mark.parametrize("dropped", [[1], [1, 2]])
+def test_means_are_rounded_by_their_own_channels(dropped: list[int]) -> None:
+    ov, ops = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
+    random = np.random.default_rng(0)
+    sides = [7] * len(dropped)
+    tokens = ops.parameter([-1, *sides, 32], np.float32)
+    spread = np.linspace(0.5, 2, 32, dtype=np.float32)
+    ends = [ops.constant(np.float32(value)) for value in (-0.5, 0.47)]
+    mean = ops.multiply(ops.reduce_mean(tokens, np.array(dropped), False), ops.constant(spread[None]))
+    model = ov.Model([ops.relu(ops.fake_quantize(mean, *ends, *ends, 256))], [tokens])
+    pixels = random.standard_normal((3, *sides, 32)).astype(np.float32)
+    step = 0.97 / 255
+    expected = np.round((np.clip(pixels.mean(tuple(dropped)) * spread, -0.5, 0.47) + 0.5) / step) * step - 0.5
+    round_means_apart(model)
+    np.testing.assert_allclose(answers(model, pixels)[0], np.maximum(expected, 0), atol=1.01 * step)
+
+
+def smooth_classifier(folder: Path) -> tuple[ExportedEngine, list[np.ndarray]]:
+    """Return a classifier in eight bits with SmoothQuant, and pictures."""
+    torch.manual_seed(0)
+    shape = SHAPE.changed(num_heads=(2, 4), num_classes=10)
+    spec = ModelSpec(shape, Preprocessing((56, 56)))
+    pictures = np.split(canary_pixels(spec, (56, 56), 8), 8)
+    export_network(shaken(SwinClassifier(shape)), spec, folder, "openvino", [(56, 56)], int8.quantiser(pictures, smooth=True))
+    return ExportedEngine(folder), pictures
+
+
+def test_a_picture_is_answered_the_same_in_any_place(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    engine, pictures = smooth_classifier(tmp_path / "e")
+    pixels = torch.from_numpy(np.concatenate(pictures))
+    alone = torch.cat([engine(pixels[i : i + 1]) for i in range(8)])
+    together = engine(pixels)
+    torch.testing.assert_close(together, alone, atol=0.01 * float(alone.abs().max()), rtol=0)
+
+
+def test_an_export_that_looks_at_places_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(eight_bits, "round_means_apart", lambda model: None)
+    with pytest.raises(ExportError, match="in another place of a batch"):
+        smooth_classifier(tmp_path / "e")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("spread", [(1, 1, 4), (1, 6, 1), (4,)])

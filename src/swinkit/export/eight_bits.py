@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from swinkit.engines.openvino import EXTRA
 from swinkit.extras import need
@@ -20,8 +20,9 @@ def quicken(model: Any, size: tuple[int, int]) -> None:
         model: its input is pixels, (B, C, H, W) uint8.
         size: (H, W).
     """
+    round_means_apart(model)
     gather_eight_bits(model)
-    count_from_zero(model)
+    suit_processor(model)
     turn_by_gathers(model)
     multiply_patches(model, size)
 
@@ -51,20 +52,51 @@ def gather_eight_bits(model: Any) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def count_from_zero(model: Any) -> None:
-    """Let the bytes that enter products with weights be 0..255 instead of -128..127: processors multiply these.
+def suit_processor(model: Any) -> None:
+    """Let the bytes that enter products with weights be those that this processor multiplies.
 
-    Symmetric ranges, -128..127 steps, are what OpenVINO rounds to signed bytes; they become -127..128 steps, on the same grid.
+    Ranges that lie evenly around zero are -128..127 steps or -127..128 steps of one grid. OpenVINO rounds the former to signed
+    bytes and the latter to 0..255; what the processor does not multiply as it is costs corrections. The choice is the file's, so
+    that it answers the same on every processor.
     """
     ops = need("openvino.opset13", EXTRA)
+    wanted = 128 if multiplies_signed() else 127
     for rounding in _all(model, "FakeQuantize"):
-        if rounding.get_attributes()["levels"] != LEVELS or not _one_for_all(rounding):
+        if rounding.get_attributes()["levels"] != LEVELS or not _one_for_all(rounding) or not _enters_weights(rounding):
             continue
         low, high, *after = (rounding.input_value(i).get_node().data.astype(np.float64).item() for i in range(1, 5))
-        if after == [low, high] and math.isclose(low * 127, -high * 128, rel_tol=1e-3) and _enters_weights(rounding):
-            for place in range(1, 5):
-                moved = rounding.input_value(place).get_node().data + np.float32((high - low) / (LEVELS - 1))
-                rounding.input(place).replace_source_output(ops.constant(moved).output(0))
+        step = (high - low) / (LEVELS - 1)
+        below = round(-low / step) if step > 0 else 0
+        if after != [low, high] or below not in {127, 128} or below == wanted or abs(low + below * step) > 0.05 * step:
+            continue
+        for place in range(1, 5):
+            moved = rounding.input_value(place).get_node().data + np.float32((below - wanted) * step)
+            rounding.input(place).replace_source_output(ops.constant(moved).output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def multiplies_signed() -> bool:
+    """Say whether this processor multiplies two signed bytes (Intel's AMX) and not only unsigned with signed ones (VNNI)."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
+    return bool(known.get("amx_int8"))
+
+
+def round_means_apart(model: Any) -> None:
+    """Let means be told apart from the rounding that follows, by a Reshape.
+
+    OpenVINO (2026.4) makes one operation of a mean that drops its axis, factors of channels (SmoothQuant's) and a rounding, and
+    takes the factors of wrong channels in it: another answer for every place in the batch.
+    """
+    ops = need("openvino.opset13", EXTRA)
+    for mean in _all(model, "ReduceMean"):
+        axes, dims = _values(mean.input_value(1)), list(mean.get_output_partial_shape(0))[1:]
+        if mean.get_attributes()["keep_dims"] or axes is None or axes.min() < 1 or any(dim.is_dynamic for dim in dims):
+            continue
+        after = _targets(mean)
+        kept = ops.reduce_mean(mean.input_value(0), mean.input_value(1), True)
+        kept = ops.reshape(kept, _constant([0, *(dim.get_length() for dim in dims)]), True)
+        for target in after:
+            target.replace_source_output(kept.output(0))
     model.validate_nodes_and_infer_types()
 
 

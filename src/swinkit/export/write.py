@@ -53,6 +53,7 @@ from swinkit.specs import ModelSpec
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3)  # of the proof
+ROUNDED = 0.01  # of the largest answer: what a picture's place in a batch may change in eight bits
 LIBRARIES = ("swinkit", "torch", "openvino", "nncf", "onnx", "onnxruntime")
 CACHE_BYTES = 8 * 2**30  # of exports made on demand; those not opened for longest make room
 Change = Callable[[Path, tuple[int, int]], None]
@@ -176,6 +177,14 @@ def _prove(
         expected = [map_.numpy() for map_ in ([answer] if isinstance(answer, Tensor) else answer)]
         found = runtime(pixels)
         worst = max(worst, difference(found, expected))
+        if manifest.precision != "fp32" and batch > 1:  # exact answers have the network's to be compared with
+            turned = [answer[::-1] for answer in runtime(np.ascontiguousarray(pixels[::-1]))]
+            moved, allowed = difference(turned, found), ROUNDED * max(float(np.abs(map_).max()) for map_ in expected)
+            if not moved <= allowed:
+                raise ExportError(
+                    f"the export to {manifest.to} answers a picture otherwise in another place of a batch "
+                    f"at {size[0]}x{size[1]}: largest difference {moved:.2g}, allowed {allowed:.2g}; nothing was written"
+                )
         if batch == 1:
             worst = max(worst, difference(runtime(pixels.astype(np.float32)), expected))
             exact = manifest.precision == "fp32"
