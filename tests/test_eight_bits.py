@@ -34,18 +34,21 @@ def kinds(model: Any) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "version", "size", "smooth"),
+    ("kind", "version", "size", "smooth", "signed"),
     [
-        ("classifier", 1, (56, 72), False),
-        ("pyramid", 1, (50, 70), True),
-        ("pyramid", 2, (64, 80), True),
+        ("classifier", 1, (56, 72), False, False),
+        ("pyramid", 1, (50, 70), True, False),
+        ("pyramid", 1, (50, 70), True, True),
+        ("pyramid", 2, (64, 80), True, False),
+        ("pyramid", 2, (64, 80), True, True),
     ],
 )
 def test_a_rewritten_graph_rounds_as_nncf_s_does(
-    kind: str, version: int, size: tuple[int, int], smooth: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, version: int, size: tuple[int, int], smooth: bool, signed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Windows with and without shift, of whole maps and of padded ones; V2 keeps its own attention."""
     pytest.importorskip("nncf")
+    monkeypatch.setattr(eight_bits, "multiplies_signed", lambda: signed)
     models = []
 
     def watched(model: Any, size: tuple[int, int]) -> None:
@@ -72,8 +75,11 @@ def test_a_rewritten_graph_rounds_as_nncf_s_does(
     assert (kinds(after)["Convolution"] == 0) == (size[0] % 4 == size[1] % 4 == 0)  # others are filled up first
     blocks = sum(SHAPE.depths)
     assert kinds(before)["ScaledDotProductAttention"] == blocks
-    assert kinds(after)["ScaledDotProductAttention"] == (0 if version == 1 else blocks)  # V2's keys are no bytes of a product
-    assert kinds(after)["Transpose"] == kinds(before)["Transpose"] - blocks * (2 if version == 1 else 1)
+    bytes_meet = version == 1 and not signed  # V2's keys are no bytes of a product
+    assert kinds(after)["ScaledDotProductAttention"] == (0 if bytes_meet else blocks)
+    assert kinds(after)["Transpose"] == kinds(before)["Transpose"] - blocks * (2 if bytes_meet else 1)
+    gone = kinds(before)["FakeQuantize"] - kinds(after)["FakeQuantize"]
+    assert gone == (2 * blocks if version == 1 and signed else 0)
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -21,6 +21,8 @@ def quicken(model: Any, size: tuple[int, int]) -> None:
         size: (H, W).
     """
     round_means_apart(model)
+    if multiplies_signed():
+        attend_exactly(model)
     gather_eight_bits(model)
     suit_processor(model)
     turn_by_gathers(model)
@@ -72,6 +74,18 @@ def suit_processor(model: Any) -> None:
         for place in range(1, 5):
             moved = rounding.input_value(place).get_node().data + np.float32((below - wanted) * step)
             rounding.input(place).replace_source_output(ops.constant(moved).output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def attend_exactly(model: Any) -> None:
+    """Let queries and keys enter attention as products leave them: to be set up for a window takes AMX longer than to multiply it."""
+    for attention in _all(model, "ScaledDotProductAttention"):
+        for place in (0, 1):
+            node = attention.input_value(place).get_node()
+            while node.get_type_name() in {"Reshape", "Transpose"} and len(_targets(node)) == 1:
+                node = node.input_value(0).get_node()
+            if node.get_type_name() == "FakeQuantize" and len(_targets(node)) == 1:
+                _targets(node)[0].replace_source_output(node.input_value(0))
     model.validate_nodes_and_infer_types()
 
 
