@@ -161,6 +161,7 @@ def test_a_picture_is_answered_the_same_in_any_place(tmp_path: Path) -> None:
     alone = torch.cat([engine(pixels[i : i + 1]) for i in range(8)])
     together = engine(pixels)
     torch.testing.assert_close(together, alone, atol=0.01 * float(alone.abs().max()), rtol=0)
+    assert 0.002 < engine.manifest.tolerance / float(alone.abs().max()) < 0.05  # processors round some bytes otherwise
 
 
 def test_an_export_that_looks_at_places_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

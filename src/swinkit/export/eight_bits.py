@@ -78,7 +78,7 @@ def suit_processor(model: Any) -> None:
 
 
 def attend_exactly(model: Any) -> None:
-    """Let queries and keys enter attention as products leave them: to be set up for a window takes AMX longer than to multiply it."""
+    """Let queries and keys enter attention as products leave them: AMX is slow to get ready for a window, not to multiply it."""
     for attention in _all(model, "ScaledDotProductAttention"):
         for place in (0, 1):
             node = attention.input_value(place).get_node()
