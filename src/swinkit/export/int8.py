@@ -25,8 +25,7 @@ def quantiser(pixels: Sequence[np.ndarray], smooth: bool) -> Callable[[Path, tup
 
     Args:
         pixels: pictures like those that will come, (1, C, H, W) uint8 of the graph's size each.
-        smooth: SmoothQuant (arXiv 2211.10438): move the spread of activations into weights first. Large networks need it, the
-            embedded one is better without (measured: 0.79 points lost with, 0.26 without).
+        smooth: SmoothQuant (arXiv 2211.10438): move the spread of activations into weights first.
     """
 
     def change(path: Path, size: tuple[int, int]) -> None:
