@@ -120,10 +120,10 @@ class Shared:
         if answers is None:
             answers = Answers(self._ready.outputs, len(self._requests))
             self._answers.append(answers)
-        parts = np.split(np.ascontiguousarray(pixels), len(self._requests))
+        parts = np.split(pixels, len(self._requests))
         for i, (request, part) in enumerate(zip(self._requests, parts, strict=True)):
-            for name, tensors in zip(self._ready.outputs, answers.tensors, strict=True):
-                request.set_tensor(name, tensors[i])
+            for output, tensors in zip(self._ready.outputs, answers.tensors, strict=True):
+                request.set_tensor(output, tensors[i])
             request.start_async([part], share_inputs=True)
         for request in self._requests:
             request.wait()
@@ -142,6 +142,7 @@ class Runtime:
         self._general_for(self._latest[0])
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
+        pixels = np.ascontiguousarray(pixels)
         came = (pixels.dtype, len(pixels))
         self._times = self._times + 1 if came == self._latest else 1
         self._latest = came

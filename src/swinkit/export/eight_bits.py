@@ -58,8 +58,8 @@ def suit_processor(model: Any) -> None:
     """Let the bytes that enter products with weights be those that this processor multiplies.
 
     Ranges that lie evenly around zero are -128..127 steps or -127..128 steps of one grid. OpenVINO rounds the former to signed
-    bytes and the latter to 0..255; what the processor does not multiply as it is costs corrections. The choice is the file's, so
-    that it answers the same on every processor.
+    bytes and the latter to 0..255; what the processor does not multiply as it is costs corrections. The choice stands in
+    the file: its grid does not depend on the processor that opens it.
     """
     ops = need("openvino.opset13", EXTRA)
     wanted = 128 if multiplies_signed() else 127
