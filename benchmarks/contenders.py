@@ -36,7 +36,7 @@ from swinkit.specs import ModelSpec, Preprocessing, Variant
 
 FLOORS = ("products in OpenVINO", "products compiled")
 SMALL = "swin_small_patch4_window7_224"
-PARTS = 8  # of the photos: the calls of 7 rounds and their warm-up answer each twice, and a start is a small part of a call
+PARTS = 25  # of the photos: turns of seconds, many of them, for the pace of a shared processor changes by a quarter in as long
 
 
 def classify_makers(
@@ -208,11 +208,11 @@ class Logits(nn.Module):
 
 
 def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
-    """Return makers that take a folder's photos by eighths to their top-5, and of our engines alone.
+    """Return makers that take a folder's photos part by part to their top-5, and of our engines alone.
 
-    A call answers the next eighth, eight photos at a time, and returns the five most probable classes of every photo so far,
+    A call answers the next part, eight photos at a time, and returns the five most probable classes of every photo so far,
     (photos, 5), -1 for those to come. An engine alone answers as many pictures that lie in memory, in the same batches: a call as
-    long, for the pace of a shared processor changes from second to second.
+    long.
     """
     from swinkit.prediction import Predictor
 
