@@ -36,7 +36,7 @@ from swinkit.specs import ModelSpec, Preprocessing, Variant
 
 FLOORS = ("products in OpenVINO", "products compiled")
 SMALL = "swin_small_patch4_window7_224"
-PARTS = 25  # of the photos: turns of seconds, many of them, for the pace of a shared processor changes by a quarter in as long
+PARTS = 25  # of the photos: many turns of seconds, for the pace of a shared processor changes from one to the next
 
 
 def classify_makers(
