@@ -312,7 +312,14 @@ def _refuse_machine_code(folder: Path, manifest: Manifest, trusted: bool) -> Non
 
 def processor() -> str:
     """Return what this machine's code is made for."""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    tiles = " AMX" if multiplies_tiles() else ""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{tiles}"
+
+
+def multiplies_tiles() -> bool:
+    """Say whether this processor multiplies tiles (Intel's AMX); older torch does not know."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("amx_int8"))
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
+from swinkit.engines.exported import multiplies_tiles
 from swinkit.engines.openvino import EXTRA
 from swinkit.extras import need
 
@@ -21,7 +21,7 @@ def quicken(model: Any, size: tuple[int, int]) -> None:
         size: (H, W).
     """
     round_means_apart(model)
-    if multiplies_signed():
+    if multiplies_tiles():
         attend_exactly(model)
     gather_eight_bits(model)
     suit_processor(model)
@@ -58,11 +58,11 @@ def suit_processor(model: Any) -> None:
     """Let the bytes that enter products with weights be those that this processor multiplies.
 
     Ranges that lie evenly around zero are -128..127 steps or -127..128 steps of one grid. OpenVINO rounds the former to signed
-    bytes and the latter to 0..255; what the processor does not multiply as it is costs corrections. The choice stands in
-    the file: its grid does not depend on the processor that opens it.
+    bytes and the latter to 0..255; AMX multiplies the former as they are, VNNI the latter, all else costs corrections. The choice
+    stands in the file: its grid does not depend on the processor that opens it.
     """
     ops = need("openvino.opset13", EXTRA)
-    wanted = 128 if multiplies_signed() else 127
+    wanted = 128 if multiplies_tiles() else 127
     for rounding in _all(model, "FakeQuantize"):
         if rounding.get_attributes()["levels"] != LEVELS or not _one_for_all(rounding) or not _enters_weights(rounding):
             continue
@@ -87,12 +87,6 @@ def attend_exactly(model: Any) -> None:
             if node.get_type_name() == "FakeQuantize" and len(_targets(node)) == 1:
                 _targets(node)[0].replace_source_output(node.input_value(0))
     model.validate_nodes_and_infer_types()
-
-
-def multiplies_signed() -> bool:
-    """Say whether this processor multiplies two signed bytes (Intel's AMX) and not only unsigned with signed ones (VNNI)."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
-    return bool(known.get("amx_int8"))
 
 
 def round_means_apart(model: Any) -> None:
