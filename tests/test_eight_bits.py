@@ -48,7 +48,7 @@ def test_a_rewritten_graph_rounds_as_nncf_s_does(
 ) -> None:
     """Windows with and without shift, of whole maps and of padded ones; V2 keeps its own attention."""
     pytest.importorskip("nncf")
-    monkeypatch.setattr(eight_bits, "multiplies_tiles", lambda: signed)
+    monkeypatch.setattr(eight_bits, "has", lambda _unit: signed)
     models = []
 
     def watched(model: Any, size: tuple[int, int]) -> None:
@@ -93,7 +93,7 @@ def test_bytes_that_meet_weights_are_those_that_the_processor_multiplies(signed:
         return ops.fake_quantize(source, *ends, *ends, 256)
 
     weights = ops.constant(random.random((4, 3), dtype=np.float32))
-    monkeypatch.setattr(eight_bits, "multiplies_tiles", lambda: signed)
+    monkeypatch.setattr(eight_bits, "has", lambda _unit: signed)
     met = rounded(tokens, -1.28, 1.27)
     met_too = rounded(tokens, -1.905, 1.92)
     gathered = ops.gather(rounded(tokens, -2.56, 2.54), np.array([4, 0, 2, 1, 3]), 1)

@@ -18,7 +18,7 @@ from tests.test_engines import shaken
 import swinkit
 from swinkit.cli import main
 from swinkit.data.transforms import prepare
-from swinkit.engines.exported import ENGINES, Engine, ExportedEngine, Manifest, fastest
+from swinkit.engines.exported import ENGINES, Engine, ExportedEngine, Manifest, fastest, processor
 from swinkit.engines.operations import compiler
 from swinkit.errors import ExportError, InputError, UnknownName, UnsafeFile
 from swinkit.export import CompiledEngine
@@ -137,6 +137,15 @@ def test_machine_code_is_opened_only_when_it_is_asked_for(one_block: Path, tmp_p
     with pytest.raises(ExportError) as caught_other:
         swinkit.load(folder, engine="compile")
     one_sentence(caught_other.value, "x86_64 ANOTHER")
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="this torch does not say what the processor has")
+def test_machine_code_says_the_units_that_it_is_compiled_for() -> None:
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    flags = pick_vec_isa().build_arch_flags().split()
+    for flag, unit in (("-mavx512vnni", "avx512_vnni"), ("-mamx-int8", "amx_int8")):
+        assert flag not in flags or unit in processor().split()
 
 
 @pytest.mark.slow

@@ -312,14 +312,14 @@ def _refuse_machine_code(folder: Path, manifest: Manifest, trusted: bool) -> Non
 
 def processor() -> str:
     """Return what this machine's code is made for."""
-    tiles = " AMX" if multiplies_tiles() else ""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{tiles}"
+    units = [name for name in ("avx512_vnni", "amx_int8") if has(name)]  # torch's compiler may use them
+    return " ".join((platform.machine(), torch.backends.cpu.get_cpu_capability(), *units))
 
 
-def multiplies_tiles() -> bool:
-    """Say whether this processor multiplies tiles (Intel's AMX); older torch does not know."""
+def has(unit: str) -> bool:
+    """Say whether this processor has a unit, by torch's name of it; older torch knows of none."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("amx_int8"))
+    return bool(known.get(unit))
 
 
 def changed_files(folder: Path, manifest: Manifest) -> list[str]:

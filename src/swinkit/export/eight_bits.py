@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from swinkit.engines.exported import multiplies_tiles
+from swinkit.engines.exported import has
 from swinkit.engines.openvino import EXTRA
 from swinkit.extras import need
 
@@ -21,7 +21,7 @@ def quicken(model: Any, size: tuple[int, int]) -> None:
         size: (H, W).
     """
     round_means_apart(model)
-    if multiplies_tiles():
+    if has("amx_int8"):
         attend_exactly(model)
     gather_eight_bits(model)
     suit_processor(model)
@@ -62,7 +62,7 @@ def suit_processor(model: Any) -> None:
     stands in the file: its grid does not depend on the processor that opens it.
     """
     ops = need("openvino.opset13", EXTRA)
-    wanted = 128 if multiplies_tiles() else 127
+    wanted = 128 if has("amx_int8") else 127
     for rounding in _all(model, "FakeQuantize"):
         if rounding.get_attributes()["levels"] != LEVELS or not _one_for_all(rounding) or not _enters_weights(rounding):
             continue
