@@ -25,11 +25,13 @@ INNER = st.sampled_from([32, 96, 128, 192, 352])
 COLUMNS = st.sampled_from([64, 96, 128, 192, 288, 320])
 
 
-@pytest.fixture(scope="module")
-def linear(tmp_path_factory: pytest.TempPathFactory) -> Operation:
+@pytest.fixture(scope="module", params=["linear", "tiles"])
+def linear(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Operation:
     if operations.compiler() is None:
         pytest.skip("needs a C++ compiler")
-    return operations.compiled(["linear"], tmp_path_factory.mktemp("linear"))["linear"]
+    if request.param == "tiles" and operations.for_layers() != "tiles":
+        pytest.skip("needs a processor that multiplies tiles (AMX)")
+    return operations.compiled([request.param], tmp_path_factory.mktemp("linear"))[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,14 @@ def mlp(linear: Operation) -> Operation:
 @pytest.fixture(scope="module")
 def pack(linear: Operation) -> Operation:
     return operations.companion(linear, "pack")
+
+
+@pytest.fixture
+def chosen(linear: Operation, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the operation, which graphs then call."""
+    name = linear.__name__.partition("_")[0]
+    monkeypatch.setattr(rewriting, "for_layers", lambda: name)
+    return name
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -69,6 +79,38 @@ def test_it_is_a_linear_layer(
     wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
     wanted = F.gelu(wanted) if curved else wanted
     close(found, wanted if added is None else wanted + added)
+
+
+@pytest.mark.parametrize(("inner", "most"), [(32, 2.5), (384, 1.3), (1536, 1.5), (3072, 1.5)])
+@pytest.mark.parametrize("outlier", [False, True])
+def test_tiles_round_nearly_as_float32_does(linear: Operation, pack: Operation, inner: int, most: float, outlier: bool) -> None:
+    """As the guide says: twice as much at most, where one number of each row is fifty times larger five times as much."""
+    if not linear.__name__.startswith("tiles"):
+        pytest.skip("seven products round more")
+    generator = torch.Generator().manual_seed(inner)
+    x, weight = torch.randn(200, inner, generator=generator), torch.randn(96, inner, generator=generator) / inner**0.5
+    if outlier:
+        x[:, 5] *= 50
+    wanted = x.double() @ weight.double().T
+    with torch.inference_mode():
+        found, plain = linear(x, pack(weight), 96, None, None, False, None, None), F.linear(x, weight)
+    ours, theirs = ((answer.double() - wanted).square().mean().sqrt() for answer in (found, plain))
+    assert ours < (5 if outlier else most) * theirs
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_rows_of_any_size_and_of_no_number(linear: Operation, pack: Operation, size: float) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = size * torch.randn(40, 96), torch.randn(64, 96) / 10, size * torch.randn(64)
+    x[6:8], x[10, 3], x[20, 95] = 0, torch.nan, -torch.inf
+    with torch.inference_mode():
+        found = linear(x, pack(weight), 64, bias, None, False, None, None)
+    wanted = F.linear(x.double(), weight.double(), bias.double())
+    for row in (10, 20):
+        assert not found[row].isfinite().any()
+    rows = [row for row in range(40) if row not in (10, 11, 20, 21)]  # neighbours may be touched
+    torch.testing.assert_close(found[rows].double() / size, wanted[rows] / size, atol=3e-6, rtol=1e-5)
+    assert torch.equal(found[6], bias)
 
 
 @given(rows=st.one_of(ROWS, st.integers(400, 1700)), inner=INNER, hidden=COLUMNS, residual=st.booleans())
@@ -119,8 +161,8 @@ def test_tokens_are_gathered_and_normalised_before(
         torch.randn(96, inner, generator=generator) / inner**0.5,
     )
     x, second = x if eps else x - 3, torch.randn(64, 96, generator=generator) / 10
-    index = torch.randint(0, tokens, (taken * parts,), generator=generator) if gathered else None
-    wanted = x.double() if index is None else x.double()[:, index].reshape(batch, taken, inner)
+    index = torch.randint(0, tokens, (taken, parts), generator=generator) if gathered else None
+    wanted = x.double() if index is None else x.double()[:, index].flatten(2)
     wanted = F.linear(wanted if eps is None else F.layer_norm(wanted, (inner,), eps=eps), weight.double())
     with torch.inference_mode():
         if twice:
@@ -149,7 +191,7 @@ def test_a_row_disturbs_its_neighbour_at_most(linear: Operation, pack: Operation
         x[2, 20] = torch.inf  # row 118, which goes with 119
         after = linear(x, pack(weight), 64, None, None, False, None, None)
     changed = (before != after).any(2).nonzero()
-    assert {tuple(place) for place in changed.tolist()} == {(2, 20), (2, 21)}
+    assert {(2, 20)} <= {tuple(place) for place in changed.tolist()} <= {(2, 20), (2, 21)}
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 30.0, 1e4])
@@ -171,7 +213,7 @@ def test_what_it_cannot_do_it_refuses(linear: Operation, mlp: Operation, pack: O
         linear(strided, packed, 64, None, None, False, None, None),
         linear(x, packed, 64, None, None, False, None, None).transpose(0, 1),
     )
-    for weight in (torch.randn(64, 80), torch.randn(80, 96), torch.randn(64), torch.randn(2, 64, 96)):
+    for weight in (torch.randn(64, 80), torch.randn(72, 96), torch.randn(64), torch.randn(2, 64, 96)):
         with pytest.raises(RuntimeError):
             pack(weight)
     for wrong in (
@@ -183,21 +225,21 @@ def test_what_it_cannot_do_it_refuses(linear: Operation, mlp: Operation, pack: O
         (torch.tensor(1.0), packed, 64, None, None, False, None, None),
         (x.double(), packed, 64, None, None, False, None, None),
         (x, packed.double(), 64, None, None, False, None, None),
-        (x, packed.transpose(2, 3), 64, None, None, False, None, None),
+        (x, packed.mT, 64, None, None, False, None, None),
         (x, packed, 64, torch.randn(65), None, False, None, None),
         (x, packed, 64, torch.randn(64).double(), None, False, None, None),
         (x, packed, 64, None, torch.randn(2, 5, 65), False, None, None),
         (x, packed, 64, None, torch.randn(5, 64), False, None, None),
-        (x, packed, 64, None, None, False, None, torch.tensor([0, 5])),  # maps have five tokens
-        (x, packed, 64, None, None, False, None, torch.tensor([-1])),
-        (x, packed, 64, None, None, False, None, torch.tensor([[1]])),
-        (x, packed, 64, None, None, False, None, torch.tensor([1], dtype=torch.int32)),
-        (x, packed, 64, None, None, False, None, torch.arange(0)),
-        (x[0], packed, 64, None, None, False, None, torch.tensor([1])),
-        (x, packed, 64, None, torch.randn(2, 5, 64), False, None, torch.tensor([1])),
+        (x, packed, 64, None, None, False, None, torch.tensor([[0], [5]])),  # maps have five tokens
+        (x, packed, 64, None, None, False, None, torch.tensor([[-1]])),
+        (x, packed, 64, None, None, False, None, torch.tensor([1])),
+        (x, packed, 64, None, None, False, None, torch.tensor([[1]], dtype=torch.int32)),
+        (x, packed, 64, None, None, False, None, torch.arange(0)[:, None]),
+        (x[0], packed, 64, None, None, False, None, torch.tensor([[1]])),
+        (x, packed, 64, None, torch.randn(2, 5, 64), False, None, torch.tensor([[1]])),
         (x[..., :48].contiguous(), packed, 64, None, None, False, None, None),  # half a row, and none beside it
-        (x[..., :48].contiguous(), packed, 64, None, None, False, None, torch.tensor([1, 0, 1])),
-        (x[..., :40].contiguous(), packed, 64, None, None, False, None, torch.tensor([1, 0])),
+        (x[..., :48].contiguous(), packed, 64, None, None, False, None, torch.tensor([[1], [0], [1]])),
+        (x[..., :40].contiguous(), packed, 64, None, None, False, None, torch.tensor([[1, 0]])),
     ):
         with pytest.raises(RuntimeError):
             linear(*wrong)
@@ -258,7 +300,7 @@ class Followed(Layers):
     ],
 )
 def test_a_graph_calls_it_where_it_suits(
-    linear: Operation, network: nn.Module, twice: int, ours: list[tuple[float | None, bool]], theirs: int, tmp_path: Path
+    chosen: str, network: nn.Module, twice: int, ours: list[tuple[float | None, bool]], theirs: int, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     example = (torch.randn(3, 7, 96), torch.randn(64, 96))
@@ -266,7 +308,7 @@ def test_a_graph_calls_it_where_it_suits(
     module = program.module()
     rewriting.rewrite(module, tmp_path)
     calls = [node for node in module.graph.nodes if node.op == "call_function"]
-    found = [node for node in calls if "swinkit.linear" in str(node.target)]
+    found = [node for node in calls if f"swinkit.{chosen}" in str(node.target)]
     assert sum("_mlp" in str(node.target) for node in found) == twice
     assert sorted(((node.args[-2], node.args[-1] is not None) for node in found), key=str) == sorted(ours, key=str)
     assert sum(str(node.target) == "aten.linear.default" for node in calls) == theirs
@@ -275,7 +317,7 @@ def test_a_graph_calls_it_where_it_suits(
             torch.testing.assert_close(answer, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_layers_of_one_input_become_one(linear: Operation, tmp_path: Path) -> None:
+def test_layers_of_one_input_become_one(chosen: str, tmp_path: Path) -> None:
     class Three(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -288,7 +330,7 @@ def test_layers_of_one_input_become_one(linear: Operation, tmp_path: Path) -> No
     network, x = Three().eval(), torch.randn(2, 5, 96)
     module = torch.export.export(network, (x,)).module()
     rewriting.rewrite(module, tmp_path)
-    found = [node for node in module.graph.nodes if "swinkit.linear" in str(node.target)]
+    found = [node for node in module.graph.nodes if f"swinkit.{chosen}" in str(node.target)]
     assert [node.args[2] for node in found] == [384]
     with torch.inference_mode():
         for answer, wanted in zip(module(x), network(x), strict=True):
@@ -296,17 +338,17 @@ def test_layers_of_one_input_become_one(linear: Operation, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_machine_code_calls_it(version: int, linear: Operation, tmp_path: Path) -> None:
+def test_machine_code_calls_it(version: int, chosen: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     shape = {"version": version, "embed_dim": 96, "depths": (2,), "num_heads": (3,), "img_size": 32}
     network = shaken(SwinClassifier(SHAPE.changed(**shape)))
     assert isinstance(network, SwinClassifier)
     export_network(network, ModelSpec(network.variant, Preprocessing((32, 32))), tmp_path / "e", "aotinductor")
-    assert [*tmp_path.glob("e/32x32/linear_*.so")]
+    assert [*tmp_path.glob(f"e/32x32/{chosen}_*.so")]
     engine, pixels = ExportedEngine(tmp_path / "e", trusted=True), torch.rand(5, 3, 32, 32)
     with torch.profiler.profile() as profiler:
         found = engine(pixels)
-    calls = [event.key for event in profiler.key_averages() for _ in range(event.count) if "swinkit::linear_" in event.key]
+    calls = [event.key for event in profiler.key_averages() for _ in range(event.count) if f"swinkit::{chosen}_" in event.key]
     assert sum(name.endswith("_mlp") for name in calls) == 2
     assert len(calls) == 2 * 3  # query, key and value, the projection, the MLP
     with torch.inference_mode():

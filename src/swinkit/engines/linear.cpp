@@ -7,25 +7,12 @@
 // hardly touches another's rounding. What is left out costs accuracy of rounding only: tests/test_linear.py compares with float64.
 // operations.py compiles this file for the processor at hand, rewriting.py puts it where a graph had linear layers.
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
-#include <torch/library.h>
+#include "layers.h"
 
-#include <algorithm>
 #include <array>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <optional>
-#include <utility>
-#include <vector>
 
 namespace {
 
-using Vec = at::vec::Vectorized<float>;
-constexpr int64_t WIDTH = Vec::size();
 // A strip is V vectors wide, 2 or 3; ROWS of it are as many sums as the processor has registers for.
 #if defined(CPU_CAPABILITY_AVX512)
 template <int V>
@@ -41,12 +28,6 @@ constexpr int64_t PAIRS = 56;  // of rows in a panel, at most
 constexpr int64_t LEAST = 64;  // rows of a thread for which it reads all weights
 constexpr int64_t APART = 16;  // floats between rows of sums, so that they do not share the sets of a cache
 constexpr int PRODUCTS = 7;
-
-#if defined(__GNUC__)
-#define ASK(place) __builtin_prefetch(place, 0, 2)
-#else
-#define ASK(place) static_cast<void>(place)
-#endif
 
 // A quarter of the answer, (top, bottom) x (left, right), to which a product is added; the first one is stored.
 struct Term {
@@ -104,43 +85,6 @@ constexpr std::array<Multiply, sizeof...(R)> all_of(std::integer_sequence<int, R
 template <int V>
 constexpr auto MULTIPLY = all_of<V>(std::make_integer_sequence<int, ROWS<V>>{});  // by rows less one
 
-// x/2 (1 + erf(x / sqrt 2)), erf as a ratio of polynomials fitted to it for |x| < 5.5; beyond, it is 1 in float32.
-inline Vec gelu(const Vec& x) {
-  constexpr float TOP[] = {4.549927767e-08f, 1.270420517e-05f, 3.376456923e-04f, 9.354486102e-03f, 6.770472865e-02f, 7.978844693e-01f};
-  constexpr float BOTTOM[] = {1.197510898e-06f, 7.364662620e-05f, 1.884428551e-03f, 2.864570943e-02f, 2.515212121e-01f, 1.f};
-  const Vec near = at::vec::clamp(x, Vec(-5.5f), Vec(5.5f)), square = near * near;
-  Vec top(TOP[0]), bottom(BOTTOM[0]);
-#pragma GCC unroll 8
-  for (int i = 1; i < 6; i++) {
-    top = at::vec::fmadd(top, square, Vec(TOP[i]));
-    bottom = at::vec::fmadd(bottom, square, Vec(BOTTOM[i]));
-  }
-  const Vec half = x * Vec(0.5f);
-  return at::vec::fmadd(half, near * top / bottom, half);
-}
-
-// Where the rows of a layer come from: those of x in turn, or of maps of `map` tokens those that `index` names, `tokens` of each,
-// `parts` of them side by side in a row; normalised where `eps` is given.
-struct Rows {
-  const float* x;
-  int64_t inner;
-  std::optional<double> eps;
-  const int64_t* index;
-  int64_t tokens, map, parts;
-
-  int64_t width() const { return inner / parts; }
-  const float* token(int64_t i) const { return x + (index ? i / tokens * map + index[i % tokens] : i) * width(); }
-  const float* row(int64_t r, float* room) const {  // in one piece: where it lies, or put together in `room`
-    if (parts == 1) return token(r);
-    for (int64_t i = 0; i < parts; i++) std::copy_n(token(r * parts + i), width(), room + i * width());
-    return room;
-  }
-  void ask_for(int64_t r) const {
-    for (int64_t i = 0; i < parts; i++)
-      for (int64_t k = 0; k < width(); k += 16) ASK(token(r * parts + i) + k);
-  }
-};
-
 // The left sides of a panel's seven products: sums of the quarters of its rows, of which even ones are the top, odd ones the bottom.
 struct Sides {
   float* begin;
@@ -161,43 +105,6 @@ struct Sides {
   }
 };
 
-// A layer, and a panel of its rows from `first` on; `next` rows behind it will be asked for soon. Its answer goes to `out`, or where
-// there is `after`, to the sides of the layer that takes it.
-struct Panel {
-  Rows source;
-  const float *packed, *bias, *added;
-  float* out;
-  int64_t first, rows, columns, next;
-  bool curved;
-  const Sides* after = nullptr;
-
-  int64_t pairs() const { return (rows + 1) / 2; }
-  Sides sides(float* begin) const { return {begin, pairs(), source.inner}; }
-  Panel from(int64_t row, int64_t count) const {
-    Panel part = *this;
-    part.first += row;
-    part.out += row * columns;
-    if (added) part.added += row * columns;
-    part.rows = std::min(count, rows - row);
-    part.next = std::min(count, rows - row - part.rows);
-    return part;
-  }
-};
-
-// What is taken off the numbers of a row and what they are then multiplied with: mean and one over the deviation, or 0 and 1.
-std::pair<Vec, Vec> moments(const float* row, const Rows& source) {
-  if (!source.eps) return {Vec(0.f), Vec(1.f)};
-  const auto sum = [](Vec x) { return at::vec::vec_reduce_all<float>([](Vec& a, Vec& b) { return a + b; }, x); };
-  Vec all(0.f), squares(0.f);
-  for (int64_t k = 0; k < source.inner; k += WIDTH) all = all + Vec::loadu(row + k);
-  const Vec mean(sum(all) / source.inner);
-  for (int64_t k = 0; k < source.inner; k += WIDTH) {
-    const Vec x = Vec::loadu(row + k) - mean;
-    squares = at::vec::fmadd(x, x, squares);
-  }
-  return {mean, Vec(1.f / std::sqrt(sum(squares) / source.inner + static_cast<float>(*source.eps)))};
-}
-
 // Take the sides of a panel from where its rows come from. There is `room` for two rows.
 void take_sides(const Panel& panel, const Sides& sides, float* room) {
   const int64_t half = panel.source.inner / 2;
@@ -214,12 +121,13 @@ void take_sides(const Panel& panel, const Sides& sides, float* room) {
   }
 }
 
-// A strip of the left and one of the right half of the columns.
+// A strip of the left and one of the right half of the columns; the answer goes to `after`, the sides of the layer that takes it,
+// where there is one.
 template <int V>
-void do_strip(const Panel& panel, int64_t strip, const Sides& sides, float* quarters) {
+void do_strip(const Panel& panel, int64_t strip, const Sides& sides, float* quarters, const Sides* after) {
   constexpr int64_t STRIP = V * WIDTH;
   const int64_t half = panel.source.inner / 2, right = panel.columns / 2, pairs = panel.pairs();
-  const float* packed = panel.packed + strip * PRODUCTS * half * STRIP;
+  const float* packed = static_cast<const float*>(panel.packed) + strip * PRODUCTS * half * STRIP;
   float *c11 = quarters, *c12 = c11 + PAIRS * STRIP, *c21 = c12 + PAIRS * STRIP, *c22 = c21 + PAIRS * STRIP;
   const Term terms[PRODUCTS][2] = {{{c11, 1, true}, {c22, 1, true}},   {{c21, 1, true}, {c22, -1, false}},
                                    {{c12, 1, true}, {c22, 1, false}},  {{c11, 1, false}, {c21, 1, false}},
@@ -233,7 +141,7 @@ void do_strip(const Panel& panel, int64_t strip, const Sides& sides, float* quar
       const int64_t first = t * pairs / tiles, last = (t + 1) * pairs / tiles;
       for (int64_t r = call * panel.next / calls; r < (call + 1) * panel.next / calls; r++)
         panel.source.ask_for(panel.first + panel.rows + r);
-      if (s >= 3 && !panel.after)  // soon the answer is written, and the residual read, each quarter in its turn
+      if (s >= 3 && !after)  // soon the answer is written, and the residual read, each quarter in its turn
         for (int64_t p = first; p < last; p++) {
           const int64_t place = (2 * p + (s - 3) / 2) * panel.columns + (s - 3) % 2 * right + strip * STRIP;
           for (int64_t c = 0; c < STRIP; c += 16) {
@@ -250,19 +158,15 @@ void do_strip(const Panel& panel, int64_t strip, const Sides& sides, float* quar
       MULTIPLY<V>[last - first - 1](sides.rows(s, first), sides.row, weights, half, ahead, (STRIP + tiles - 1) / tiles, one, two);
     }
   const auto finished = [&](int64_t r, int64_t side, int64_t v) {
-    const int64_t column = side * right + strip * STRIP + v;
-    Vec x = Vec::loadu(quarters + ((r % 2 * 2 + side) * PAIRS + r / 2) * STRIP + v);
-    if (panel.bias) x = x + Vec::loadu(panel.bias + column);
-    if (panel.curved) x = gelu(x);
-    if (panel.added) x = x + Vec::loadu(panel.added + r * panel.columns + column);
-    return x;
+    const Vec x = Vec::loadu(quarters + ((r % 2 * 2 + side) * PAIRS + r / 2) * STRIP + v);
+    return panel.finished(x, r, side * right + strip * STRIP + v);
   };
-  if (panel.after) {
+  if (after) {
     for (int64_t p = 0; p < pairs; p++)
       for (int64_t v = 0; v < STRIP; v += WIDTH) {
         const bool whole = 2 * p + 1 < panel.rows;
-        panel.after->put(p, strip * STRIP + v, finished(2 * p, 0, v), finished(2 * p, 1, v),
-                         whole ? finished(2 * p + 1, 0, v) : Vec(0.f), whole ? finished(2 * p + 1, 1, v) : Vec(0.f));
+        after->put(p, strip * STRIP + v, finished(2 * p, 0, v), finished(2 * p, 1, v),
+                   whole ? finished(2 * p + 1, 0, v) : Vec(0.f), whole ? finished(2 * p + 1, 1, v) : Vec(0.f));
       }
     return;
   }
@@ -276,9 +180,9 @@ void do_strip(const Panel& panel, int64_t strip, const Sides& sides, float* quar
 int64_t vectors(int64_t columns) { return columns % (4 * WIDTH) ? 3 : 2; }
 int64_t strips(int64_t columns) { return columns / (2 * WIDTH * vectors(columns)); }
 
-void do_strips(const Panel& panel, int64_t begin, int64_t end, const Sides& sides, float* quarters) {
+void do_strips(const Panel& panel, int64_t begin, int64_t end, const Sides& sides, float* quarters, const Sides* after = nullptr) {
   for (int64_t i = begin; i < end; i++)
-    vectors(panel.columns) == 2 ? do_strip<2>(panel, i, sides, quarters) : do_strip<3>(panel, i, sides, quarters);
+    vectors(panel.columns) == 2 ? do_strip<2>(panel, i, sides, quarters, after) : do_strip<3>(panel, i, sides, quarters, after);
 }
 
 // Memory of a thread, kept, that begins where a cache line does: what panels of so many inputs need.
@@ -296,83 +200,23 @@ struct Room {
   }
 };
 
-using Maybe = std::optional<at::Tensor>;
-const float* place_of(const at::Tensor& t) { return t.const_data_ptr<float>(); }
-const float* place_of(const Maybe& t) { return t ? place_of(*t) : nullptr; }
-
-Maybe whole(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
-
-void check(const at::Tensor& x) { TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat, "float32 in one piece"); }
-
-// Where the rows of a layer come from, and the shape of their answer, less its columns. The weights say how long a row is.
-std::pair<Rows, std::vector<int64_t>> rows_of(const at::Tensor& x, const at::Tensor& packed, const std::optional<double>& eps,
-                                              const Maybe& index) {
-  check(x);
-  TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0 && packed.dim() == 4 && packed.size(2) > 0, "sides must be whole strips");
-  const int64_t inner = 2 * packed.size(2), parts = inner / x.size(-1);
-  TORCH_CHECK(parts * x.size(-1) == inner && (index || parts == 1), "weights of another layer");
-  Rows rows{place_of(x), inner, eps, nullptr, 0, 0, parts};
-  std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
-  if (index) {
-    TORCH_CHECK(x.dim() == 3 && index->dim() == 1 && index->is_contiguous() && index->scalar_type() == at::kLong && index->numel() > 0,
-                "an index names tokens of maps (B, L, C)");
-    TORCH_CHECK(index->numel() % parts == 0, "an index names tokens of whole rows");
-    rows.index = index->const_data_ptr<int64_t>();
-    rows.tokens = index->numel();
-    rows.map = x.size(1);
-    for (int64_t i = 0; i < rows.tokens; i++)
-      TORCH_CHECK(rows.index[i] >= 0 && rows.index[i] < rows.map, "an index points outside the map");
-    shape[1] = rows.tokens / parts;
-  }
-  return {rows, shape};
-}
-
-// A layer as the panel of all its rows, without its answer's place; `shape` becomes that of the answer.
-Panel layer(const Rows& rows, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& added, bool curved,
-            std::vector<int64_t>& shape) {
-  TORCH_CHECK(columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0 && rows.inner % (2 * WIDTH) == 0,
-              "sides must be whole strips");
-  const int64_t many = c10::multiply_integers(shape);
-  shape.push_back(columns);
-  TORCH_CHECK(packed.numel() == PRODUCTS * (rows.inner / 2) * (columns / 2), "weights of another layer");
-  TORCH_CHECK(!bias || bias->numel() == columns, "a bias for each column");
-  TORCH_CHECK(!added || added->sizes() == shape, "what is added must have the answer's shape");
+void check_sides(const Panel& panel, const at::Tensor& packed) {
+  const int64_t columns = panel.columns, inner = panel.source.inner;
+  TORCH_CHECK(columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0 && inner % (2 * WIDTH) == 0, "sides must be whole strips");
+  TORCH_CHECK(packed.numel() == PRODUCTS * (inner / 2) * (columns / 2), "weights of another layer");
   check(packed);
-  if (bias) check(*bias);
-  if (added) check(*added);
-  return {rows, place_of(packed), place_of(bias), place_of(added), nullptr, 0, many, columns, 0, curved};
 }
 
-// Do items on all threads: each begins with its own, the same in every layer, so that it finds what it wrote before, and then takes
-// the next, so that a thread that the system holds up keeps the others waiting for one item only.
-template <class F>
-void in_turn(int64_t items, const F& one) {
-  const int64_t threads = at::get_num_threads();
-  std::atomic<int64_t> next{threads};
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < std::min(end, items); i++) one(i);
-    for (int64_t i = next++; i < items; i = next++) one(i);
-  });
-}
-
-// How many panels the rows are: so many that all threads have as many, but none where a thread would have too few rows to be worth
-// that each reads all weights.
-int64_t panels_of(int64_t rows) {
-  const int64_t threads = at::get_num_threads(), turns = (rows + 2 * PAIRS * threads - 1) / (2 * PAIRS * threads);
-  return turns > 1 || rows >= LEAST * threads ? turns * threads : 0;
-}
-
-// x (..., K), or of x (B, L, K / p) the tokens that `index` names, p in a row, normalised if there is an `eps`, times packed
-// weights, N columns; + bias (N,); GELU if `curved`; + residual (..., N). Returns (..., N).
 at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
                   bool curved, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
   const Maybe added = whole(residual);
-  auto [source, shape] = rows_of(x, packed, eps, index);
+  auto [source, shape] = rows_of(x, eps, index);
   Panel all = layer(source, packed, columns, bias, added, curved, shape);
+  check_sides(all, packed);
   at::Tensor out = at::empty(shape, x.options());
   all.out = out.mutable_data_ptr<float>();
-  const int64_t many = strips(columns), shared = panels_of(all.rows);
+  const int64_t many = strips(columns), shared = panels_of(all.rows, LEAST, 2 * PAIRS);
   const int64_t panels = shared ? shared : (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
   const int64_t rows = panels ? (all.pairs() + panels - 1) / panels * 2 : 0, items = shared ? panels : at::get_num_threads();
   in_turn(items, [&](int64_t item) {  // whole panels, or where there are few rows, as many strips for each thread
@@ -380,7 +224,7 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
     const int64_t begin = item * panels * many / items, end = (item + 1) * panels * many / items;
     for (int64_t i = begin; i < end && i / many * rows < all.rows; i = (i / many + 1) * many) {
       const Panel panel = all.from(i / many * rows, rows);
-      const Sides sides = panel.sides(room.sides);
+      const Sides sides(room.sides, panel.pairs(), all.source.inner);
       take_sides(panel, sides, room.rows);
       do_strips(panel, i % many, std::min(many, i % many + end - i), sides, room.quarters);
     }
@@ -388,16 +232,18 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
   return out;
 }
 
-// Two layers, GELU between: a panel passes both before the next begins, and the first writes the sides of the second.
+// A panel passes both before the next begins, and the first writes the sides of the second.
 at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
                int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index) {
   const at::Tensor x = given.contiguous();
   const Maybe added = whole(residual);
-  auto [source, shape] = rows_of(x, packed, eps, index);
+  auto [source, shape] = rows_of(x, eps, index);
   std::vector<int64_t> between_shape = shape;
   const Panel one = layer(source, packed, hidden, bias, std::nullopt, true, between_shape);
   Panel two = layer({nullptr, hidden, std::nullopt, nullptr, 0, 0, 1}, packed2, columns, bias2, added, false, shape);
-  const int64_t panels = panels_of(one.rows);
+  check_sides(one, packed);
+  check_sides(two, packed2);
+  const int64_t panels = panels_of(one.rows, LEAST, 2 * PAIRS);
   if (!panels)
     return linear(linear(x, packed, hidden, bias, std::nullopt, true, eps, index), packed2, columns, bias2, added, false, std::nullopt,
                   std::nullopt);
@@ -407,18 +253,18 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
   in_turn(panels, [&](int64_t i) {
     if (i * rows >= one.rows) return;
     const Room room(one.source.inner, hidden);
-    Panel first = one.from(i * rows, rows), second = two.from(i * rows, rows);
+    const Panel first = one.from(i * rows, rows);
+    Panel second = two.from(i * rows, rows);
     second.next = 0;  // its rows come from nowhere
-    const Sides sides = first.sides(room.sides), between = second.sides(room.sides_after);
-    first.after = &between;
+    const Sides sides(room.sides, first.pairs(), one.source.inner), between(room.sides_after, second.pairs(), hidden);
     take_sides(first, sides, room.rows);
-    do_strips(first, 0, strips(hidden), sides, room.quarters);
+    do_strips(first, 0, strips(hidden), sides, room.quarters, &between);
     do_strips(second, 0, strips(columns), between, room.quarters);
   });
   return out;
 }
 
-// Weights (columns, K) as `linear` takes them: for each strip the right sides of the seven products, a row for each of K / 2.
+// For each strip the right sides of the seven products, a row for each of K / 2.
 at::Tensor pack(const at::Tensor& weight) {
   const int64_t columns = weight.size(0), strip = WIDTH * vectors(columns);
   TORCH_CHECK(weight.dim() == 2 && weight.size(1) % (2 * WIDTH) == 0 && columns % (2 * strip) == 0, "sides must be whole strips");
@@ -429,17 +275,3 @@ at::Tensor pack(const at::Tensor& weight) {
 }
 
 }  // namespace
-
-// NAME ends in a digest of this file: packages of two versions of it may be open in one process.
-TORCH_LIBRARY_FRAGMENT(swinkit, library) {
-  library.def(NAME "(Tensor x, Tensor packed, int columns, Tensor? bias, Tensor? added, bool curved, "
-                   "float? eps, Tensor? index) -> Tensor");
-  library.def(NAME "_mlp(Tensor x, Tensor packed, int hidden, Tensor? bias, Tensor packed2, int columns, Tensor? bias2, "
-                   "Tensor? added, float? eps, Tensor? index) -> Tensor");
-  library.def(NAME "_pack(Tensor weight) -> Tensor");
-}
-TORCH_LIBRARY_IMPL(swinkit, CPU, library) {
-  library.impl(NAME, linear);
-  library.impl(NAME "_mlp", mlp);
-  library.impl(NAME "_pack", pack);
-}

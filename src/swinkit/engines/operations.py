@@ -5,10 +5,10 @@
 where each token of these lies in the map, from 0 to rows - 1, or rows for none -> (M / N, rows, heads D).
 
 ``linear`` (``linear.cpp``): (x, packed, columns, bias, added, curved, eps, index) -> x (..., K), or of x (B, L, K / p) the tokens
-that index names, p of them side by side, normalised without weights if there is an eps, times weights (columns, K); plus bias,
-(columns,) or None; GELU if curved; plus added, (..., columns) or None. K is a multiple of 32, columns of 64 or of 96. Two
-companions: ``mlp`` is (x, packed, hidden, bias, packed2, columns, bias2, added, eps, index) -> two of them, GELU between;
-``pack`` is weights -> packed.
+that index (rows, p) names, p of them side by side in a row, normalised without weights if there is an eps, times weights
+(columns, K); plus bias, (columns,) or None; GELU if curved; plus added, (..., columns) or None. K is a multiple of 32, columns
+of 64 or of 96. Two companions: ``mlp`` is (x, packed, hidden, bias, packed2, columns, bias2, added, eps, index) -> two of them,
+GELU between; ``pack`` is weights -> packed. ``tiles`` (``tiles.cpp``) is the same for processors that multiply tiles (AMX).
 
 All float32 on the CPU, no gradients.
 """
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 COMPILERS = ("g++", "clang++", "c++", "cl")
-SOURCES = {"attend": "attention.cpp", "linear": "linear.cpp"}
+SOURCES = {"attend": ("attention.cpp",), "linear": ("linear.cpp", "layers.h"), "tiles": ("tiles.cpp", "layers.h")}
 
 Operation = Callable[..., Any]
 
@@ -36,6 +36,14 @@ Operation = Callable[..., Any]
 def compiler() -> str | None:
     """Return the C++ compiler that this needs, None where there is none."""
     return next((found for name in COMPILERS if (found := shutil.which(name))), None)
+
+
+def for_layers() -> str:
+    """Return which of the two operations for linear layers is made for this processor."""
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+
+    flags = pick_vec_isa().build_arch_flags()
+    return "tiles" if "-mamx-int8" in flags else "linear"
 
 
 def compiled(names: Iterable[str], folder: Path) -> dict[str, Operation]:
@@ -61,9 +69,10 @@ def load(library: Path) -> Operation:
 
 
 def _written(name: str, folder: Path) -> Path:
-    source = Path(__file__).with_name(SOURCES[name])
-    library = folder / f"{name}_{hashlib.sha256(source.read_bytes()).hexdigest()[:12]}.so"
-    library.write_bytes(_machine_code(source, library.stem))
+    sources = [Path(__file__).with_name(file) for file in SOURCES[name]]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    library = folder / f"{name}_{digest[:12]}.so"
+    library.write_bytes(_machine_code(sources[0], library.stem))
     return library
 
 
@@ -85,9 +94,8 @@ def _attended(query: Tensor, _k: Tensor, _v: Tensor, _bias: Tensor, _scale: floa
     return query.new_empty(many // (places.shape[0] // tokens), rows, heads * width)
 
 
-def _multiplied(x: Tensor, packed: Tensor, columns: int, _b: Any, _added: Any, _curved: bool, _eps: Any, index: Any) -> Tensor:
-    parts = 2 * packed.shape[2] // x.shape[-1]
-    return x.new_empty(*(x.shape[:-1] if index is None else (x.shape[0], index.shape[0] // parts)), columns)
+def _multiplied(x: Tensor, _packed: Tensor, columns: int, _b: Any, _added: Any, _curved: bool, _eps: Any, index: Any) -> Tensor:
+    return x.new_empty(*(x.shape[:-1] if index is None else (x.shape[0], index.shape[0])), columns)
 
 
 def _multiplied_twice(
@@ -96,4 +104,5 @@ def _multiplied_twice(
     return _multiplied(x, packed, columns, None, added, False, eps, index)
 
 
-FAKES: dict[str, dict[str, Operation]] = {"attend": {"": _attended}, "linear": {"": _multiplied, "_mlp": _multiplied_twice}}
+_LAYERS: dict[str, Operation] = {"": _multiplied, "_mlp": _multiplied_twice}
+FAKES: dict[str, dict[str, Operation]] = {"attend": {"": _attended}, "linear": _LAYERS, "tiles": _LAYERS}

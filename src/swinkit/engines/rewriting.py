@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from swinkit.engines.operations import Operation, companion, compiled
+from swinkit.engines.operations import Operation, companion, compiled, for_layers
 
 VECTOR = 16  # floats; the width of a head must be a multiple of the vectors of any processor
 WIDE, DEEP = (64, 96), 32  # the outputs of a linear layer must be multiples of one of these, its inputs of this
@@ -23,11 +23,12 @@ def rewrite(module: fx.GraphModule, folder: Path) -> None:
     """Rewrite a graph in place; the libraries that it then calls are written into the folder."""
     attentions = [node for node in module.graph.nodes if _suits(node)]
     layers = [node for node in module.graph.nodes if _pays(node, module)]
-    operations = compiled([name for name, found in (("attend", attentions), ("linear", layers)) if found], folder)
+    linear = for_layers()
+    operations = compiled([name for name, found in (("attend", attentions), (linear, layers)) if found], folder)
     if attentions:
         _own_attention(module, attentions, operations["attend"])
     if layers:
-        _own_linear(module, layers, operations["linear"])
+        _own_linear(module, layers, operations[linear])
 
 
 def _shape(node: Any) -> Sequence[Any]:
@@ -47,7 +48,7 @@ def _constant(node: Any, module: fx.GraphModule) -> Any:
 
 
 def _pays(node: fx.Node, module: fx.GraphModule) -> bool:
-    """Say whether a node is a linear layer for which ``linear.cpp`` is made: of many tokens, and wide."""
+    """Say whether a node is a linear layer for which ``linear.cpp`` and ``tiles.cpp`` are made: of many tokens, and wide."""
     if node.target is not aten.linear.default or len(_shape(node)) < 3 or node.meta["val"].dtype != torch.float32:
         return False
     columns, inner = _shape(node.args[1])
@@ -107,7 +108,7 @@ def _before(x: fx.Node) -> tuple[fx.Node, float | None, fx.Node | None]:
 
 
 def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Operation) -> None:
-    """Let a graph call ``linear.cpp`` for layers, with the norm and gather before each and the GELU or residual behind.
+    """Let a graph call our own operation for layers, with the norm and gather before each and the GELU or residual behind.
 
     Two layers with a GELU between are one call.
     """
@@ -117,6 +118,8 @@ def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Opera
         x, weight, bias = (*node.args, None)[:3]
         assert isinstance(x, fx.Node)
         source, eps, index = _before(x)
+        if index is not None:  # what is one row for the layer is one of it
+            module.register_buffer(f"index_{i}", _constant(index, module).reshape(_shape(node)[1], -1))
         columns, last, added, curved = _shape(node)[-1], node, None, False
         follower = next(iter(node.users)) if len(node.users) == 1 else None
         if follower is not None and follower.target is aten.gelu.default and follower.kwargs.get("approximate", "none") == "none":
@@ -127,6 +130,7 @@ def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Opera
                 last, added = follower, others[0]
         module.register_buffer(f"packed_{i}", pack(_constant(weight, module).detach()))
         with graph.inserting_before(last):
+            index = None if index is None else graph.get_attr(f"index_{i}")
             packed = graph.get_attr(f"packed_{i}")
             if x in first and len(x.users) == 1 and not curved:
                 *one, eps, index = first[x]
