@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import inspect
 import math
 import re
 import subprocess
@@ -170,7 +171,10 @@ def sizes(bench: Bench) -> str:
 
 
 def photos(bench: Bench) -> str:
-    """1,000 photos on disk to top-5, Swin-S and Swin-T: swinkit's predictor against transformers' pipeline, batch 8."""
+    """1,000 photos on disk to top-5, Swin-S and Swin-T: swinkit's predictor against transformers' pipeline, batch 8.
+
+    Each engine alone takes its turn right behind the predictor with it; the share of its rate is the median over the rounds.
+    """
     from benchmarks.startup import make_photos
     from swinkit.weights import save_pretrained
 
@@ -196,7 +200,7 @@ def photos(bench: Bench) -> str:
                         name,
                         f"{1e3 / each:.1f}",
                         f"{pipeline.ms(place) / contender.ms(place):.2f}",
-                        "" if own is None else f"{100 * own.ms(place) / contender.ms(place):.0f} %",
+                        "" if own is None else f"{100 * own.part(contender):.0f} %",
                         f"{int(same[:, 0].sum())} of {len(same)}",
                         f"{int(same.all(1).sum())} of {len(same)}",
                         f"{contender.megabytes:.0f}",
@@ -352,7 +356,7 @@ def main() -> None:
             torch.manual_seed(0)
             text = section(bench)
             Console(width=160, markup=False, highlight=False).print(f"{title}\n{text}\n")
-            _write(arguments.pages, name, title, section.__doc__ or "", text, arguments.rounds)
+            _write(arguments.pages, name, title, inspect.getdoc(section) or "", text, arguments.rounds)
 
 
 def _write(pages: Path, name: str, title: str, about: str, text: str, rounds: int) -> None:
@@ -362,7 +366,7 @@ def _write(pages: Path, name: str, title: str, about: str, text: str, rounds: in
     there = page.read_text(encoding="utf-8") if page.is_file() else ""
     parts = {found[1]: found[0] for found in re.finditer(r"<!-- (\w+) -->.*?(?=\n<!-- |\Z)", there, re.DOTALL)}
     made = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}; {'; '.join((*machine(), *_versions()))}; medians of {rounds}"
-    parts[name] = f"<!-- {name} -->\n## {title}\n\n{about.strip()}\n\n{text}\n\n`python -m benchmarks --only {name}`, {made}.\n"
+    parts[name] = f"<!-- {name} -->\n## {title}\n\n{about}\n\n{text}\n\n`python -m benchmarks --only {name}`, {made}.\n"
     head = f"# {TITLES[kind]}\n\nPrinted by `python -m benchmarks`; only ratios within a table mean something.\n"
     atomic_write(page, "\n".join([head, *(parts[key] for key in SECTIONS if key in parts)]))
 

@@ -40,6 +40,7 @@ class Contender:
     Attributes:
         near, far: seconds of its turns while the cores shared a cache, and while they did not; ``near`` too where nobody knows.
         other: seconds of turns during which that changed, or the two were one core of the host.
+        order: seconds of all turns, as they came: of two contenders the same round.
         answer: of its last call.
         megabytes: most memory its process held from the first turn on; whoever converts in the process holds the original too.
     """
@@ -47,6 +48,7 @@ class Contender:
     near: list[float] = field(default_factory=list)
     far: list[float] = field(default_factory=list)
     other: list[float] = field(default_factory=list)
+    order: list[float] = field(default_factory=list)
     answer: np.ndarray = field(default_factory=lambda: np.empty(0))
     megabytes: float = math.nan
 
@@ -57,6 +59,10 @@ class Contender:
     def ms(self, place: str) -> float:
         """Return the median milliseconds of these turns."""
         return 1e3 * statistics.median(self.turns(place))
+
+    def part(self, of: Contender) -> float:
+        """Return the median of what its turns took of another's in the same round: the machine's pace hardly changes that."""
+        return statistics.median(mine / theirs for mine, theirs in zip(self.order, of.order, strict=True))
 
 
 def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: float = PATIENCE) -> dict[str, Contender]:
@@ -100,6 +106,7 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
                 seconds = _asked(line, name, "turn")
                 steady = before == place_of_cores() and before != "one"
                 getattr(found[name], before if steady else "other").append(seconds)
+                found[name].order.append(seconds)
         for name, line in lines.items():
             found[name].answer, found[name].megabytes = _asked(line, name, "result")
     finally:

@@ -87,6 +87,13 @@ def test_contenders_take_turns_in_processes_of_their_own(where: str, monkeypatch
         }[where]  # fmt: skip
         assert len(contender.turns("")) == rounds
         assert contender.ms("") > 0
+        assert sorted(contender.order) == sorted(contender.turns(""))
+        assert contender.part(contender) == 1
+
+
+def test_a_part_of_another_s_time_is_of_the_same_round() -> None:
+    slow, quick = turns.Contender(order=[2.0, 20.0, 4.0]), turns.Contender(order=[1.0, 12.0, 2.0])
+    assert quick.part(slow) == 0.5
 
 
 @pytest.mark.parametrize(("kind", "words"), [("cannot be made", "no such engine"), ("dies", "without a word")])
