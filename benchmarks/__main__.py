@@ -284,7 +284,7 @@ def limit(variant: Variant, batch: int) -> str:
     most = peak()
     return (
         f"The products are {work / 1e9:.1f} GFLOP. This processor multiplies and adds {most / 1e9:.0f} GFLOP a second at most, "
-        f"with everything in registers: no float32 product takes less than {1e3 * work / most:.1f} ms in all."
+        f"with everything in registers: as products of float32 they take {1e3 * work / most:.1f} ms at least."
     )
 
 
