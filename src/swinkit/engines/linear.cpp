@@ -203,7 +203,8 @@ struct Room {
 void check_sides(const Panel& panel, const at::Tensor& packed) {
   const int64_t columns = panel.columns, inner = panel.source.inner;
   TORCH_CHECK(columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0 && inner % (2 * WIDTH) == 0, "sides must be whole strips");
-  TORCH_CHECK(packed.numel() == PRODUCTS * (inner / 2) * (columns / 2), "weights of another layer");
+  const int64_t strip = WIDTH * vectors(columns);
+  TORCH_CHECK(packed.sizes() == at::IntArrayRef({columns / 2 / strip, PRODUCTS, inner / 2, strip}), "weights of another layer");
   check(packed);
 }
 

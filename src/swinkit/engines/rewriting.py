@@ -118,7 +118,7 @@ def _own_linear(module: fx.GraphModule, layers: Sequence[fx.Node], linear: Opera
         x, weight, bias = (*node.args, None)[:3]
         assert isinstance(x, fx.Node)
         source, eps, index = _before(x)
-        if index is not None:  # what is one row for the layer is one of it
+        if index is not None:  # a row of it names the tokens of a row of the layer's input
             module.register_buffer(f"index_{i}", _constant(index, module).reshape(_shape(node)[1], -1))
         columns, last, added, curved = _shape(node)[-1], node, None, False
         follower = next(iter(node.users)) if len(node.users) == 1 else None

@@ -4,8 +4,8 @@
 // The numbers of a row, and those of a column of weights, are rounded to multiples of a step, the largest to one of 23 bits, and
 // written with three signed digits of eight bits. Of the nine products of two such numbers' digits the six largest are taken, summed
 // by how much they weigh, in whole numbers and so exactly; the three sums meet in float32. What is left out is of the size of
-// float32's own rounding, where no number of a row is many times larger than the rest. The unit does sixteen times as many products
-// of bytes as the processor does of float32 in the same time. The digits of the weights are made once (`pack`), those of a panel of
+// float32's own rounding, where no number of a row is many times larger than the rest. The unit does many times as many products of
+// bytes as the processor does of float32 in the same time. The digits of the weights are made once (`pack`), those of a panel of
 // rows stay in the second cache. Gather and norm are done where rows become digits; bias, GELU and residual on one tile of the answer
 // while the unit works on the next. tests/test_linear.py compares with float64. linear.cpp is for processors without the unit.
 
@@ -246,7 +246,8 @@ void check_sides(const Panel& panel, const at::Tensor& packed) {
   const int64_t inner = panel.source.inner, columns = panel.columns;
   TORCH_CHECK(columns > 0 && columns % TILE == 0 && inner % 32 == 0, "sides must be whole strips");
   TORCH_CHECK(inner <= 1 << 15, "too many inputs for sums of 32 bits");
-  TORCH_CHECK(packed.scalar_type() == at::kChar && packed.numel() == columns / TILE * strip_bytes(inner), "weights of another layer");
+  TORCH_CHECK(packed.scalar_type() == at::kChar && packed.sizes() == at::IntArrayRef({columns / TILE, strip_bytes(inner)}),
+              "weights of another layer");
 }
 
 at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
