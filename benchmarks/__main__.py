@@ -173,7 +173,8 @@ def sizes(bench: Bench) -> str:
 def photos(bench: Bench) -> str:
     """1,000 photos on disk to top-5, Swin-S and Swin-T: swinkit's predictor against transformers' pipeline, batch 8.
 
-    Each engine alone takes its turn right behind the predictor with it; the share of its rate is the median over the rounds.
+    Each engine alone takes its turn right behind the predictor with it, in the same process; the share of its rate is the median
+    over the rounds.
     """
     from benchmarks.startup import make_photos
     from swinkit.weights import save_pretrained

@@ -207,12 +207,12 @@ class Logits(nn.Module):
         return self.network(images).logits
 
 
-def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Callable[[], Call]]:
-    """Return makers that take a folder's photos part by part to their top-5, and of our engines alone.
+def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Callable[[], Call | dict[str, Call]]]:
+    """Return makers that take a folder's photos part by part to their top-5; with each of our engines, also of the engine alone.
 
     A call answers the next part, eight photos at a time, and returns the five most probable classes of every photo so far,
-    (photos, 5), -1 for those to come. An engine alone answers as many pictures that lie in memory, in the same batches: a call as
-    long.
+    (photos, 5), -1 for those to come. The same engine alone answers as many pictures that lie in memory, in the same batches: a
+    call as long.
     """
     from swinkit.prediction import Predictor
 
@@ -238,19 +238,20 @@ def photo_makers(variant: Variant, folder: Path, cache: Path) -> dict[str, Calla
             lambda some: [[row["label"] for row in rows] for rows in classify(some, batch_size=8, top_k=5)]  # best first
         )
 
-    def ours(engine: str) -> Call:
+    def ours(engine: str) -> dict[str, Call]:
         model = network(variant)
-        predictor = Predictor(our_engine(engine, model, spec, cache), spec, model)
-        return in_parts(lambda some: [[x.label for x in answer.predictions] for answer in predictor.stream(some, batch=8)])
-
-    def alone(engine: str) -> Call:
+        runs = our_engine(engine, model, spec, cache)
+        predictor = Predictor(runs, spec, model)
         images = torch.randint(0, 256, (len(paths[::PARTS]), 3, 224, 224), dtype=torch.uint8)
         batches = (images / 255.0 if engine == "torch" else images).split(8)
-        model = our_engine(engine, network(variant), spec, cache)
-        return lambda: torch.cat([model(batch) for batch in batches])
+        return {
+            f"swinkit {engine}": in_parts(
+                lambda some: [[x.label for x in answer.predictions] for answer in predictor.stream(some, batch=8)]
+            ),
+            f"{engine} alone": lambda: torch.cat([runs(batch) for batch in batches]),
+        }
 
-    makers: dict[str, Callable[[], Call]] = {"transformers pipeline": theirs}
-    for engine in ("torch", "compile", "openvino"):
-        makers[f"swinkit {engine}"] = functools.partial(ours, engine)
-        makers[f"{engine} alone"] = functools.partial(alone, engine)
-    return makers
+    return {
+        "transformers pipeline": theirs,
+        **{f"swinkit {engine}": functools.partial(ours, engine) for engine in ("torch", "compile", "openvino")},
+    }

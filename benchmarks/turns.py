@@ -1,6 +1,8 @@
 """Contenders in turn, each in a process of its own: with the memory, threads and settings that its users get.
 
 One process for all would let each use what another left behind, be it C memory that was told to stay, caches or waiting threads.
+Only what is a part of another's work shares its process: two processes of the same code may differ by a fifth for as long as they
+live (on a virtual machine, where each has other pages of the host's memory).
 Every turn is a call that does not count, for the others emptied the caches, and calls for half a second, of which the median
 counts; long calls are one. A turn is filed by where the processor's cores were before and after it (``processor.py``), for a
 virtual machine's cores wander.
@@ -27,7 +29,8 @@ import torch
 from benchmarks.peers import Call, plain
 from benchmarks.processor import place as place_of_cores
 
-Makers = Mapping[str, Callable[[], Call]]  # name -> what makes the contender's call, in its own process
+# What makes a contender's call in a process of its own, or the calls of several.
+Makers = Mapping[str, Callable[[], Call | dict[str, Call]]]
 WARMUP = 3  # calls before the first turn: engines that compile for a number of pictures do so by then
 STEADY = 0.5  # seconds of calls in a turn
 PATIENCE = 120  # seconds that more rounds may take, until enough were with the cores near one another
@@ -61,7 +64,7 @@ class Contender:
         return 1e3 * statistics.median(self.turns(place))
 
     def part(self, of: Contender) -> float:
-        """Return the median of what its turns took of another's in the same round: the machine's pace hardly changes that."""
+        """Return the median of what its turns took of another's in the same round, for the pace of a machine changes."""
         return statistics.median(mine / theirs for mine, theirs in zip(self.order, of.order, strict=True))
 
 
@@ -80,21 +83,23 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
     context = multiprocessing.get_context("spawn")
     found: dict[str, Contender] = {}
     lines: dict[str, Connection] = {}
-    processes = []
+    opened, processes = [], []
     try:
         for name in makers(*arguments):
             # One after the other: preparing takes all cores. Ours is made twice: what exporting needs is gone with the first
             # process, and the second finds the export, as its users' do.
-            for _ in range(2 if name.startswith("swinkit ") else 1):
-                if name in lines:
-                    lines[name].close()
+            for again in range(2 if name.startswith("swinkit ") else 1):
+                if again:
+                    opened[-1].close()
                     processes[-1].join()
-                lines[name], theirs = context.Pipe()
+                ours, theirs = context.Pipe()
+                opened.append(ours)
                 processes.append(context.Process(target=_serve, args=(theirs, makers, arguments, name)))
                 processes[-1].start()
                 theirs.close()
-                _asked(lines[name], name)
-            found[name] = Contender()
+                called = _asked(ours, name)
+            lines.update(dict.fromkeys(called, ours))
+            found.update((each, Contender()) for each in called)
         end = math.inf
         for turn in itertools.count():
             if turn == rounds:
@@ -103,14 +108,14 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
                 break
             for name, line in lines.items():
                 before = place_of_cores()
-                seconds = _asked(line, name, "turn")
+                seconds = _asked(line, name, "turn", name)
                 steady = before == place_of_cores() and before != "one"
                 getattr(found[name], before if steady else "other").append(seconds)
                 found[name].order.append(seconds)
         for name, line in lines.items():
-            found[name].answer, found[name].megabytes = _asked(line, name, "result")
+            found[name].answer, found[name].megabytes = _asked(line, name, "result", name)
     finally:
-        for line in lines.values():
+        for line in opened:
             line.close()  # ends its process
         for process in processes:
             process.join(30)
@@ -123,9 +128,9 @@ def enough(contenders: Mapping[str, Contender], place: str, rounds: int) -> bool
     return all(len(contender.turns(place)) >= rounds for contender in contenders.values())
 
 
-def _asked(line: Connection, name: str, question: str | None = None) -> Any:
+def _asked(line: Connection, name: str, *question: str) -> Any:
     try:
-        if question is not None:
+        if question:
             line.send(question)
         answer = line.recv()
     except (EOFError, OSError):
@@ -136,28 +141,29 @@ def _asked(line: Connection, name: str, question: str | None = None) -> Any:
 
 
 def _serve(line: Connection, makers: Callable[..., Makers], arguments: tuple, name: str) -> None:
-    """Make a contender and answer questions until the line is closed."""
+    """Make a contender, tell whose calls there are and answer questions until the line is closed."""
     try:
         torch.manual_seed(0)
-        call = makers(*arguments)[name]()
+        made = makers(*arguments)[name]()
+        calls = made if isinstance(made, dict) else {name: made}
         with torch.inference_mode():
-            answer: Any = None
-            for _ in range(WARMUP):
-                answer = call()
+            answers = {called: [call() for _ in range(WARMUP)][-1] for called, call in calls.items()}
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
-            line.send(True)
+            line.send(list(calls))
             while True:
-                if line.recv() == "turn":
+                question, called = line.recv()
+                if question == "turn":
+                    call = calls[called]
                     call()
                     seconds: list[float] = []
                     while sum(seconds) < STEADY:
                         began = time.perf_counter()
-                        answer = call()
+                        answers[called] = call()
                         seconds.append(time.perf_counter() - began)
                     line.send(statistics.median(seconds))
                 else:
-                    line.send((plain(answer).float().numpy(), _peak()))
+                    line.send((plain(answers[called]).float().numpy(), _peak()))
     except (EOFError, OSError):
         return
     except Exception:  # noqa: BLE001 - told to whoever asked

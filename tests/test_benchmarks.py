@@ -6,7 +6,6 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,10 +51,12 @@ def test_a_sequence_is_held_out_whole_or_not_at_all(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def makers(kinds: tuple[str, ...]) -> dict[str, Callable[[], turns.Call]]:
+def makers(kinds: tuple[str, ...]) -> turns.Makers:
     """Say which process answers, and how often it was asked."""
 
-    def made(kind: str) -> turns.Call:
+    def made(kind: str) -> turns.Call | dict[str, turns.Call]:
+        if kind == "pair":
+            return {"first": made("a"), "second": made("b")}  # type: ignore[dict-item]
         count = itertools.count(1)
         if kind == "cannot be made":
             raise ValueError("no such engine")
@@ -89,6 +90,15 @@ def test_contenders_take_turns_in_processes_of_their_own(where: str, monkeypatch
         assert contender.ms("") > 0
         assert sorted(contender.order) == sorted(contender.turns(""))
         assert contender.part(contender) == 1
+
+
+def test_what_is_a_part_of_another_s_work_shares_its_process() -> None:
+    found = turns.take_turns(makers, (("pair", "a"),), rounds=2, patience=0)
+    assert list(found) == ["first", "second", "a"]
+    (process, calls), (same, own_calls), (other, _) = (found[name].answer for name in found)
+    assert process == same != other
+    assert calls == own_calls == turns.WARMUP + 2 * 2
+    assert all(len(found[name].order) == 2 for name in found)
 
 
 def test_a_part_of_another_s_time_is_of_the_same_round() -> None:
