@@ -1,8 +1,8 @@
 """Contenders in turn, each in a process of its own: with the memory, threads and settings that its users get.
 
 One process for all would let each use what another left behind, be it C memory that was told to stay, caches or waiting threads.
-Only what is a part of another's work shares its process: two processes of the same code may differ by a fifth for as long as they
-live (on a virtual machine, where each has other pages of the host's memory).
+Two processes of the same code may differ by a fifth for as long as they live (on a virtual machine, where each has other pages of
+the host's memory), so a contender has several, one after the other, and only what is a part of another's work shares its process.
 Every turn is a call that does not count, for the others emptied the caches, and calls for half a second, of which the median
 counts; long calls are one. A turn is filed by where the processor's cores were before and after it (``processor.py``), for a
 virtual machine's cores wander.
@@ -17,7 +17,7 @@ import multiprocessing
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +33,7 @@ from benchmarks.processor import place as place_of_cores
 Makers = Mapping[str, Callable[[], Call | dict[str, Call]]]
 WARMUP = 3  # calls before the first turn: engines that compile for a number of pictures do so by then
 STEADY = 0.5  # seconds of calls in a turn
+LIVES = 3  # processes of a contender, each for so many of its turns
 PATIENCE = 120  # seconds that more rounds may take, until enough were with the cores near one another
 
 
@@ -45,7 +46,8 @@ class Contender:
         other: seconds of turns during which that changed, or the two were one core of the host.
         order: seconds of all turns, as they came: of two contenders the same round.
         answer: of its last call.
-        megabytes: most memory its process held from the first turn on; whoever converts in the process holds the original too.
+        megabytes: most memory a process held from its first turn on, 0 where nobody can tell; one that converts holds
+            the original too.
     """
 
     near: list[float] = field(default_factory=list)
@@ -53,7 +55,7 @@ class Contender:
     other: list[float] = field(default_factory=list)
     order: list[float] = field(default_factory=list)
     answer: np.ndarray = field(default_factory=lambda: np.empty(0))
-    megabytes: float = math.nan
+    megabytes: float = 0.0
 
     def turns(self, place: str) -> list[float]:
         """Return the seconds of the turns of a place, "near" or "far"; of all turns for ""."""
@@ -68,7 +70,9 @@ class Contender:
         return statistics.median(mine / theirs for mine, theirs in zip(self.order, of.order, strict=True))
 
 
-def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: float = PATIENCE) -> dict[str, Contender]:
+def take_turns(
+    makers: Callable[..., Makers], arguments: tuple, rounds: int, patience: float = PATIENCE, lives: int = LIVES
+) -> dict[str, Contender]:
     """Let contenders take turns.
 
     Args:
@@ -76,19 +80,45 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
         arguments: of ``makers``.
         rounds: turns of each; more, for ``patience`` seconds at most, until each has so many with the cores near one another.
         patience: see there.
+        lives: processes of each, one after the other.
 
     Raises:
         SystemExit: one of them failed.
     """
-    context = multiprocessing.get_context("spawn")
     found: dict[str, Contender] = {}
+    for life in range(lives):
+        with _started(makers, arguments, first=life == 0) as lines:
+            for name in lines:
+                found.setdefault(name, Contender())
+            last, end = life == lives - 1, math.inf
+            for turn in itertools.count(rounds * life // lives):
+                if turn == rounds * (life + 1) // lives:
+                    end = time.monotonic() + (patience if last else 0)
+                if end < math.inf and (enough(found, "near", rounds) or time.monotonic() >= end):
+                    break
+                for name, line in lines.items():
+                    before = place_of_cores()
+                    seconds = _asked(line, name, "turn", name)
+                    steady = before == place_of_cores() and before != "one"
+                    getattr(found[name], before if steady else "other").append(seconds)
+                    found[name].order.append(seconds)
+            for name, line in lines.items():
+                found[name].answer, megabytes = _asked(line, name, "result", name)
+                found[name].megabytes = max(found[name].megabytes, megabytes)
+    return found
+
+
+@contextlib.contextmanager
+def _started(makers: Callable[..., Makers], arguments: tuple, first: bool) -> Iterator[dict[str, Connection]]:
+    """Make every contender in a process of its own; the lines to them, by the names of the calls."""
+    context = multiprocessing.get_context("spawn")
     lines: dict[str, Connection] = {}
     opened, processes = [], []
     try:
         for name in makers(*arguments):
             # One after the other: preparing takes all cores. Ours is made twice: what exporting needs is gone with the first
             # process, and the second finds the export, as its users' do.
-            for again in range(2 if name.startswith("swinkit ") else 1):
+            for again in range(2 if first and name.startswith("swinkit ") else 1):
                 if again:
                     opened[-1].close()
                     processes[-1].join()
@@ -99,28 +129,13 @@ def take_turns(makers: Callable[..., Makers], arguments: tuple, rounds: int, pat
                 theirs.close()
                 called = _asked(ours, name)
             lines.update(dict.fromkeys(called, ours))
-            found.update((each, Contender()) for each in called)
-        end = math.inf
-        for turn in itertools.count():
-            if turn == rounds:
-                end = time.monotonic() + patience
-            if turn >= rounds and (enough(found, "near", rounds) or time.monotonic() >= end):
-                break
-            for name, line in lines.items():
-                before = place_of_cores()
-                seconds = _asked(line, name, "turn", name)
-                steady = before == place_of_cores() and before != "one"
-                getattr(found[name], before if steady else "other").append(seconds)
-                found[name].order.append(seconds)
-        for name, line in lines.items():
-            found[name].answer, found[name].megabytes = _asked(line, name, "result", name)
+        yield lines
     finally:
         for line in opened:
             line.close()  # ends its process
         for process in processes:
             process.join(30)
             process.kill()
-    return found
 
 
 def enough(contenders: Mapping[str, Contender], place: str, rounds: int) -> bool:
@@ -175,4 +190,4 @@ def _peak() -> float:
         with Path("/proc/self/status").open() as file:
             return next(int(row.split()[1]) / 1024 for row in file if row.startswith("VmHWM"))
     except OSError:
-        return math.nan
+        return 0.0

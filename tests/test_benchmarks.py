@@ -7,6 +7,7 @@ import os
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_contenders_take_turns_in_processes_of_their_own(where: str, monkeypatch
         return "far" if where == "changing" and number % 2 else "near"
 
     monkeypatch.setattr(turns, "place_of_cores", place)
-    found = turns.take_turns(makers, (("a", "b"),), rounds=2, patience=0 if where == "changing" else 60)
+    found = turns.take_turns(makers, (("a", "b"),), rounds=2, patience=0 if where == "changing" else 60, lives=1)
     rounds = 3 if where.startswith("first") else 2
     (process, calls), (other, _) = (found[name].answer for name in "ab")
     assert process != other
@@ -93,12 +94,31 @@ def test_contenders_take_turns_in_processes_of_their_own(where: str, monkeypatch
 
 
 def test_what_is_a_part_of_another_s_work_shares_its_process() -> None:
-    found = turns.take_turns(makers, (("pair", "a"),), rounds=2, patience=0)
+    found = turns.take_turns(makers, (("pair", "a"),), rounds=2, patience=0, lives=1)
     assert list(found) == ["first", "second", "a"]
     (process, calls), (same, own_calls), (other, _) = (found[name].answer for name in found)
     assert process == same != other
     assert calls == own_calls == turns.WARMUP + 2 * 2
     assert all(len(found[name].order) == 2 for name in found)
+
+
+def test_contenders_have_several_processes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "place_of_cores", lambda: "near")
+    asked: list[tuple[str, Any]] = []
+    ask = turns._asked
+
+    def recorded(line: Any, name: str, *question: str) -> Any:
+        if question[:1] == ("turn",):
+            asked.append((name, line))
+        return ask(line, name, *question)
+
+    monkeypatch.setattr(turns, "_asked", recorded)
+    found = turns.take_turns(makers, (("a", "b"),), rounds=5, lives=2)
+    assert [name for name, _ in asked] == ["a", "b"] * 5
+    lines = [line for _, line in asked]
+    assert len(set(lines[:4])) == len(set(lines[4:])) == 2  # a process for two turns, the next for three
+    assert len(set(lines)) == 4
+    assert found["a"].answer[1] == turns.WARMUP + 2 * 3
 
 
 def test_a_part_of_another_s_time_is_of_the_same_round() -> None:

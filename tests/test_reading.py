@@ -36,6 +36,13 @@ def test_batches_keep_order_and_few_wait(count: int, batch: int, workers: int, s
     assert [len(part) for part in found[:-1]] == [batch] * (math.ceil(count / batch) - 1 if count else 0)
 
 
+def test_where_the_network_takes_all_cores_two_batches_are_read_at_a_time() -> None:
+    read: list[int] = []
+    with mock.patch("swinkit.data.reading.cores", return_value=torch.get_num_threads()):
+        counts = [len(read) for _ in read_batches(range(9), read.append, 2, 2, CPU)]
+    assert counts == [4, 4, 8, 8, 9]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("spare", [True, False])
 def test_an_error_comes_in_its_turn(workers: int, spare: bool) -> None:

@@ -21,9 +21,9 @@ def read_batches(
     """Yield what ``read`` makes of the sources, in their order, so many together.
 
     While the caller's network works on one batch, threads read the next, where it leaves them a core: on an accelerator, or with
-    fewer torch threads than cores. Where it works on every core, all of them read a batch, then all compute: a thread that reads
-    beside would stop the network's own at each layer's end. Never more than two batches are held (one item a worker, if that is
-    more).
+    fewer torch threads than cores. Where it works on every core, all of them read two batches, then all compute: a thread that
+    reads beside would stop the network's own at each layer's end, and those go on looking for work for a while after each call.
+    Never more than two batches are held (one item a worker, if that is more).
 
     Args:
         sources: read as far as needed.
@@ -34,7 +34,7 @@ def read_batches(
     """
     beside = device.type != "cpu" or torch.get_num_threads() < cores()
     kept = batch if beside and workers else 0  # read while the network works
-    ahead = 2 * batch if kept else batch * max(1, math.ceil(workers / batch))
+    ahead = 2 * batch if kept else batch * max(2 if workers else 1, math.ceil(workers / batch))
     pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="swinkit-read")
     waiting: deque[Future[Item]] = deque()
     try:
