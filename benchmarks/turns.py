@@ -46,8 +46,7 @@ class Contender:
         other: seconds of turns during which that changed, or the two were one core of the host.
         order: seconds of all turns, as they came: of two contenders the same round.
         answer: of its last call.
-        megabytes: most memory a process held from its first turn on, 0 where nobody can tell; one that converts holds
-            the original too.
+        megabytes: most memory a process held from its first turn on; one that converts holds the original too.
     """
 
     near: list[float] = field(default_factory=list)
@@ -55,7 +54,7 @@ class Contender:
     other: list[float] = field(default_factory=list)
     order: list[float] = field(default_factory=list)
     answer: np.ndarray = field(default_factory=lambda: np.empty(0))
-    megabytes: float = 0.0
+    megabytes: float = math.nan
 
     def turns(self, place: str) -> list[float]:
         """Return the seconds of the turns of a place, "near" or "far"; of all turns for ""."""
@@ -104,7 +103,7 @@ def take_turns(
                     found[name].order.append(seconds)
             for name, line in lines.items():
                 found[name].answer, megabytes = _asked(line, name, "result", name)
-                found[name].megabytes = max(found[name].megabytes, megabytes)
+                found[name].megabytes = max(megabytes, found[name].megabytes)  # the first of two where one is NaN
     return found
 
 
@@ -190,4 +189,4 @@ def _peak() -> float:
         with Path("/proc/self/status").open() as file:
             return next(int(row.split()[1]) / 1024 for row in file if row.startswith("VmHWM"))
     except OSError:
-        return 0.0
+        return math.nan
