@@ -137,13 +137,14 @@ def int8(bench: Bench) -> str:
 
 def pyramid(bench: Bench) -> str:
     """The Swin-T pyramid at 800 x 1216, batch 1: swinkit, transformers' SwinBackbone, and what padded rows cost."""
-    bases = ("transformers eager", "transformers compiled", "transformers in OpenVINO")
+    bases = ("transformers eager", "transformers compiled", "transformers in OpenVINO", "transformers in ONNX Runtime")
     return compare(pyramid_makers, (bench.cache,), bench, bases)
 
 
 def segment(bench: Bench) -> str:
     """UPerNet on Swin-T at 512 x 512, 150 classes, batch 1, against transformers' own."""
-    return compare(segment_makers, (bench.cache,), bench, ("transformers eager", "transformers in OpenVINO"))
+    bases = ("transformers eager", "transformers in OpenVINO", "transformers in ONNX Runtime")
+    return compare(segment_makers, (bench.cache,), bench, bases)
 
 
 def sizes(bench: Bench) -> str:

@@ -22,6 +22,7 @@ from benchmarks.peers import (
     floor_in_openvino,
     in_openvino,
     network,
+    onnxruntime_call,
     openvino_call,
     our_engine,
     same,
@@ -150,6 +151,8 @@ def pyramid_makers(cache: Path) -> dict[str, Callable[[], Call]]:
         "transformers in OpenVINO": lambda: openvino_call(in_openvino(theirs(), given()[1]), given()[1].numpy(), answer=3),
         "swinkit openvino": lambda: ours("openvino"),
         "swinkit openvino, no padded rows computed": lambda: ours("openvino", 0),
+        "transformers in ONNX Runtime": lambda: onnxruntime_call(theirs(), given()[1], answer=3),
+        "swinkit onnxruntime": lambda: ours("onnxruntime"),
     }
 
 
@@ -191,6 +194,7 @@ def segment_makers(cache: Path) -> dict[str, Callable[[], Call]]:
     return {
         "transformers eager": lambda: functools.partial(theirs(), given()[2]),
         "transformers in OpenVINO": lambda: openvino_call(in_openvino(theirs(), given()[2]), given()[2].numpy()),
+        "transformers in ONNX Runtime": lambda: onnxruntime_call(theirs(), given()[2]),
         **{f"swinkit {name}": functools.partial(ours, name) for name in ("torch", "compile", "openvino", "onnxruntime")},
     }
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.parity import peer, randomise
-from swinkit.engines import openvino
+from swinkit.engines import onnx, openvino
 from swinkit.engines.fast import folded
 from swinkit.engines.memory import keep_memory
 from swinkit.export import OnDemandEngine
@@ -73,6 +73,17 @@ def openvino_call(compiled: Any, array: np.ndarray, answer: int = 0) -> Call:
         return request.output_tensors[answer].data
 
     return call
+
+
+def onnxruntime_call(model: nn.Module, images: Tensor, answer: int = 0) -> Call:
+    """Return a call of a network of any library in ONNX Runtime: torch's own exporter, static shape, our engine's settings."""
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "model.onnx"
+        program = torch.export.export(model, (images,))
+        torch.onnx.export(program, dynamo=True, optimize=True, verbose=False).save(str(path), external_data=True)  # type: ignore[union-attr]
+        session = onnx.session(path)
+    given, wanted = {session.get_inputs()[0].name: images.numpy()}, [session.get_outputs()[answer].name]
+    return lambda: session.run(wanted, given)
 
 
 class Products(nn.Module):

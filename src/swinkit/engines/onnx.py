@@ -42,21 +42,22 @@ class Runtime:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._sessions = {np.dtype(np.uint8): _session(path)}
+        self._sessions = {np.dtype(np.uint8): session(path)}
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
         if pixels.dtype not in self._sessions:
-            self._sessions[pixels.dtype] = _session(self.path.with_name(FLOATS))
+            self._sessions[pixels.dtype] = session(self.path.with_name(FLOATS))
         return self._sessions[pixels.dtype].run(None, {"pixels": np.ascontiguousarray(pixels)})
 
     def blocks(self, pixels: np.ndarray, names: Sequence[str]) -> list[np.ndarray]:
         onnx = need("onnx", EXTRA)
         model = onnx.load(str(self.path), load_external_data=True)
         model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-        return _session(model.SerializeToString()).run(list(names), {"pixels": pixels})
+        return session(model.SerializeToString()).run(list(names), {"pixels": pixels})
 
 
-def _session(model: Path | bytes) -> Any:
+def session(model: Path | bytes) -> Any:
+    """Return an onnxruntime session of a file, or of a model in memory, on as many threads as torch uses."""
     ort = need("onnxruntime", EXTRA)
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
