@@ -99,7 +99,8 @@ def compare(
         for name, contender in found.items():
             times = [contender.ms(place) / found[base].ms(place) for base in bases]
             error = "-" if math.isnan(errors[name]) else f"{errors[name]:.1g}"
-            rows.append([name, f"{contender.ms(place):.1f}", *(f"{x:.2f}" for x in times), error, f"{contender.megabytes:.0f}"])
+            held = f"{contender.megabytes:.0f}{'' if contender.alone else ' together'}"
+            rows.append([name, f"{contender.ms(place):.1f}", *(f"{x:.2f}" for x in times), error, held])
         turns = [len(contender.turns(place)) for contender in found.values()]
         about = f"{PLACES.get(place, 'Cores in either place')}, medians of {min(turns)} to {max(turns)} turns:"
         tables.append(

@@ -2,7 +2,8 @@
 
 One process for all would let each use what another left behind, be it C memory that was told to stay, caches or waiting threads.
 Two processes of the same code may differ by a fifth for as long as they live (on a virtual machine, where each has other pages of
-the host's memory), so a contender has several, one after the other, and only what is a part of another's work shares its process.
+the host's memory), so a contender has several, one after the other; what is a part of another's work shares its process, and so
+do two that differ by less.
 Every turn is a call that does not count, for the others emptied the caches, and calls for half a second, of which the median
 counts; long calls are one. A turn is filed by where the processor's cores were before and after it (``processor.py``), for a
 virtual machine's cores wander.
@@ -17,6 +18,7 @@ import multiprocessing
 import statistics
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -47,6 +49,7 @@ class Contender:
         order: seconds of all turns, as they came: of two contenders the same round.
         answer: of its last call.
         megabytes: most memory a process held from its first turn on; one that converts holds the original too.
+        alone: whether the process, and thus its memory, was this contender's alone.
     """
 
     near: list[float] = field(default_factory=list)
@@ -55,6 +58,7 @@ class Contender:
     order: list[float] = field(default_factory=list)
     answer: np.ndarray = field(default_factory=lambda: np.empty(0))
     megabytes: float = math.nan
+    alone: bool = True
 
     def turns(self, place: str) -> list[float]:
         """Return the seconds of the turns of a place, "near" or "far"; of all turns for ""."""
@@ -87,8 +91,9 @@ def take_turns(
     found: dict[str, Contender] = {}
     for life in range(lives):
         with _started(makers, arguments, first=life == 0) as lines:
-            for name in lines:
-                found.setdefault(name, Contender())
+            shared = [line for line, several in Counter(lines.values()).items() if several > 1]
+            for name, line in lines.items():
+                found.setdefault(name, Contender(alone=line not in shared))
             last, end = life == lives - 1, math.inf
             for turn in itertools.count(rounds * life // lives):
                 if turn == rounds * (life + 1) // lives:

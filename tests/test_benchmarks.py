@@ -98,6 +98,7 @@ def test_what_is_a_part_of_another_s_work_shares_its_process() -> None:
     assert list(found) == ["first", "second", "a"]
     (process, calls), (same, own_calls), (other, _) = (found[name].answer for name in found)
     assert process == same != other
+    assert [contender.alone for contender in found.values()] == [False, False, True]
     assert calls == own_calls == turns.WARMUP + 2 * 2
     assert all(len(found[name].order) == 2 for name in found)
 
@@ -137,7 +138,7 @@ def test_an_engine_is_made_with_the_padded_rows_its_row_says(monkeypatch: pytest
     monkeypatch.setattr(swin, "PADDING_PAYS", usual := swin.PADDING_PAYS)
     monkeypatch.setattr(contenders, "our_engine", lambda *_: seen.append(swin.PADDING_PAYS))
     made = contenders.pyramid_makers(tmp_path)
-    made["swinkit openvino"]()
+    made["swinkit compile"]()
     made["swinkit openvino, no padded rows computed"]()
     assert seen == [usual, 0]
 
