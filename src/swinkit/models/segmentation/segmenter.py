@@ -66,8 +66,8 @@ class Segmenter(nn.Module):
             (B, num_classes, H, W), before softmax; with ``auxiliary`` a pair of these, the second None where there is
             no such head.
         """
+        features = self.neck(self.backbone(images))  # which looks at the images first
         size = images.shape[-2:]
-        features = self.neck(self.backbone(images))
         logits = resize(self.decode_head(features if self.decoder.kind != "unet" else features[-1]), size)
         if not auxiliary:
             return logits
