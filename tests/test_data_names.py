@@ -1,4 +1,4 @@
-"""Names from outside: parts that stay in their folder, labels of one line, cells that no spreadsheet runs, messages of one line."""
+"""Names from outside: parts that stay in their folder, labels and messages of one line, cells that no spreadsheet runs."""
 
 from __future__ import annotations
 

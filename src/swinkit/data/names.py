@@ -42,14 +42,14 @@ def checked_labels(names: Sequence[str], where: str) -> list[str]:
         DatasetError: no name, one too long, one that cannot be shown, one that stands twice, or too many.
     """
     if len(names) > MAX_LABELS:
-        raise DatasetError(f"{where}: {len(names):,} classes are more than {MAX_LABELS:,}; check which column or folders they are")
+        raise DatasetError(f"{where}: {len(names):,} classes are more than {MAX_LABELS:,}; check which names they are")
     for name in names:
         if not name.strip():
             raise DatasetError(f"{where}: a class has no name; give each one")
         if not name.isprintable():
             raise DatasetError(f"{where}: the class {name[:MAX_LABEL]!r} has a name that cannot be shown; rename it")
         if len(name) > MAX_LABEL:
-            raise DatasetError(f"{where}: the class {name[:40]!r}... has a name of {len(name):,} letters; shorten it to {MAX_LABEL}")
+            raise DatasetError(f"{where}: the class {name[:40]!r}... has {len(name):,} letters; shorten it to {MAX_LABEL}")
     if len(set(names)) < len(names):
         seen: set[str] = set()
         doubled = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
