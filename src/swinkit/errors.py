@@ -33,7 +33,7 @@ class SwinkitError(Exception):
     exit_code = 1
 
     def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*(shown(item, 2000) if isinstance(item, str) else item for item in arguments), **options)
+        super().__init__(*(brief(item, 2000) if isinstance(item, str) else item for item in arguments), **options)
 
 
 class InputError(SwinkitError, ValueError):
@@ -88,21 +88,22 @@ class MissingExtraError(SwinkitError, ImportError):
     """An optional library is not installed."""
 
 
-def shown(value: object, limit: int = 200) -> str:
-    """Return a value fit for one line of a message: text as it is, anything else as Python writes it.
+def shown(text: str) -> str:
+    """Return text fit for one line: control characters, line ends, marks that turn the direction and lone bytes are escaped."""
+    if text.isprintable():  # nearly every text is, and each picture that is read asks for its name
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
-    What is not printable (escape sequences, line ends, half characters) is escaped, and the middle of a text longer than
-    ``limit`` is left out.
-    """
+
+def brief(value: object, limit: int = 200) -> str:
+    """Return a value fit for a message: text ``shown``, anything else as Python writes it, its middle left out if it is long."""
     try:
         text = value if isinstance(value, str) else repr(value)
     except Exception:  # noqa: BLE001 - an integer of very many digits, a class of somebody else
         text = f"a {type(value).__name__}"
     if len(text) > limit:
         text = f"{text[: limit * 2 // 3]}...{text[len(text) - limit // 4 :]}"
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return shown(text)
 
 
 def out_of_memory(error: BaseException) -> str | None:
@@ -128,7 +129,7 @@ def refusing(error: type[SwinkitError], what: str, fix: str) -> Iterator[None]:
     except SwinkitError as problem:
         raise error(str(problem)) from problem
     except Exception as problem:
-        reason = shown((str(problem).strip() or type(problem).__name__).splitlines()[0])
+        reason = brief((str(problem).strip() or type(problem).__name__).splitlines()[0])
         raise error(f"{what}: {lacking}" if (lacking := out_of_memory(problem)) else f"{what} ({reason}); {fix}") from problem
 
 

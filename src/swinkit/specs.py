@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from swinkit.bounds import rate, real, reals, settle, switch, text, whole, wholes
-from swinkit.errors import InputError, shown
+from swinkit.errors import InputError, brief
 
 # Bounds of a description: several times what any published network has, and what a machine can still be asked for.
 MAX_PARAMETERS = 4_000_000_000  # 16 GB in float32; Swin-G of arXiv 2111.09883 has three quarters of it
@@ -81,7 +81,7 @@ class Variant:
         if not 1 <= stages <= MAX_STAGES or len(self.num_heads) != stages or sum(self.depths) > MAX_BLOCKS:
             raise InputError(
                 f"depths and num_heads need one positive entry a stage, for at most {MAX_STAGES} stages and {MAX_BLOCKS} blocks, "
-                f"got {shown(self.depths)} and {shown(self.num_heads)}"
+                f"got {brief(self.depths)} and {brief(self.num_heads)}"
             )
         for channels, heads in zip(self.channels, self.num_heads, strict=True):
             if channels > MAX_CHANNELS or channels % heads:
@@ -168,15 +168,15 @@ class Preprocessing:
         settle(self, reals, ("std",), 1e-4, 1e4, 1024)
         settle(self, switch, ("antialias",))
         if len(self.size) != 2 or self.size[0] * self.size[1] > MAX_PIXELS:
-            raise InputError(f"size must be (height, width) of at most {MAX_PIXELS:,} pixels, got {shown(self.size)}")
+            raise InputError(f"size must be (height, width) of at most {MAX_PIXELS:,} pixels, got {brief(self.size)}")
         if self.resize not in ("squash", "shorter", "box", "native"):
-            raise InputError(f"resize must be 'squash', 'shorter', 'box' or 'native', got {shown(self.resize)}")
+            raise InputError(f"resize must be 'squash', 'shorter', 'box' or 'native', got {brief(self.resize)}")
         if self.interpolation not in ("bicubic", "bilinear"):
-            raise InputError(f"interpolation must be 'bicubic' or 'bilinear', got {shown(self.interpolation)}")
+            raise InputError(f"interpolation must be 'bicubic' or 'bilinear', got {brief(self.interpolation)}")
         if self.resize == "shorter" and self.resize_to < min(self.size):
             raise InputError(f"resize_to must be at least the input's {min(self.size)} pixels, got {self.resize_to}")
         if len(self.mean) != len(self.std) or not self.mean:
-            raise InputError(f"mean and std need one value a channel, got {shown(self.mean)} and {shown(self.std)}")
+            raise InputError(f"mean and std need one value a channel, got {brief(self.mean)} and {brief(self.std)}")
 
     def describe(self) -> str:
         """Return one line for reports and cards."""
@@ -226,7 +226,7 @@ class Decoder:
 
     def __post_init__(self) -> None:
         if self.kind not in DECODERS:
-            raise InputError(f"a decoder is {', '.join(DECODERS)}, got {shown(self.kind)}")
+            raise InputError(f"a decoder is {', '.join(DECODERS)}, got {brief(self.kind)}")
         settle(self, whole, ("channels", "neck_channels"), 1, 4096)
         settle(self, whole, ("auxiliary_channels",), 0, 4096)
         settle(self, whole, ("auxiliary_index",), 0, MAX_STAGES - 1)
@@ -305,10 +305,10 @@ class ModelSpec:
         settle(self, text, ("task", "name", "backbone"))
         settle(self, switch, ("multi_label",))
         if not isinstance(self.labels, list | tuple) or len(self.labels) > MAX_CLASSES:
-            raise InputError(f"labels must be a list of at most {MAX_CLASSES:,} names, got {shown(self.labels)}")
+            raise InputError(f"labels must be a list of at most {MAX_CLASSES:,} names, got {brief(self.labels)}")
         object.__setattr__(self, "labels", tuple(text(f"labels[{i}]", label) for i, label in enumerate(self.labels)))
         if not isinstance(self.facts, dict) or not all(isinstance(key, str) for key in self.facts):
-            raise InputError(f"facts must be a table with names, got {shown(self.facts)}")
+            raise InputError(f"facts must be a table with names, got {brief(self.facts)}")
 
     def changed(self, **changes: Any) -> ModelSpec:
         """Return a copy with some fields changed."""
@@ -322,7 +322,7 @@ class ModelSpec:
     def from_dict(cls, data: Any) -> ModelSpec:
         """Build from ``to_dict``'s form; unknown, ill-typed and boundless fields raise InputError."""
         if not isinstance(data, dict):
-            raise InputError(f"a model's description must be a table, got {shown(data)}")
+            raise InputError(f"a model's description must be a table, got {brief(data)}")
         values = dict(data)
         parts = {"variant": Variant, "preprocessing": Preprocessing, "decoder": Decoder, "masks": MaskRules}
         for name, kind in parts.items():
@@ -345,11 +345,11 @@ def _plain(value: Any) -> Any:
 def _fields(cls: type, data: Any) -> dict[str, Any]:
     """Return ``data`` when it is a table of fields of ``cls``; what they hold is for the class itself to check."""
     if not isinstance(data, dict):
-        raise InputError(f"must be a table, got {shown(data)}")
+        raise InputError(f"must be a table, got {brief(data)}")
     known = [item.name for item in dataclasses.fields(cls)]
     for name in data:
         if name not in known:
-            raise InputError(f"{cls.__name__} has no field {shown(name)!r}")
+            raise InputError(f"{cls.__name__} has no field {brief(name)!r}")
     return data
 
 

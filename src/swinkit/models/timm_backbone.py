@@ -7,7 +7,7 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from swinkit.errors import CheckpointError, InputError, UnknownName, nearest, out_of_memory, refusing, shown
+from swinkit.errors import CheckpointError, InputError, UnknownName, brief, nearest, out_of_memory, refusing
 from swinkit.extras import need
 from swinkit.models.images import check_images
 
@@ -34,7 +34,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         timm = need("timm", "timm")
         if not timm.is_model(name):
-            raise UnknownName(f"timm has no network {shown(name)!r}{nearest(name, timm.list_models())}")
+            raise UnknownName(f"timm has no network {brief(name)!r}{nearest(name, timm.list_models())}")
         self.name, self.in_chans = name, in_chans
         sized = {} if img_size is None else {"img_size": img_size}
         nowhere = torch.device("meta") if pretrained else contextlib.nullcontext()  # the first one is then only tried
@@ -62,7 +62,7 @@ class TimmBackbone(nn.Module):
                 raise
             height, width = images.shape[2:]
             raise InputError(
-                f"timm's {self.name} does not take {images.dtype} images of {height}x{width} ({shown(str(error))}); give them "
+                f"timm's {self.name} does not take {images.dtype} images of {height}x{width} ({brief(str(error))}); give them "
                 "the size it was made for, make it for theirs with img_size=, or take another backbone"
             ) from error
         return [self._nchw(maps[i], self.channels[place]) for place, i in enumerate(self._kept)]

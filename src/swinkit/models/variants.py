@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from swinkit.embedded import EMBEDDED
-from swinkit.errors import UnknownName, nearest, shown
+from swinkit.errors import UnknownName, brief, nearest
 from swinkit.specs import Variant
 
 
@@ -208,7 +208,7 @@ def resolve(name: str) -> tuple[str, Variant]:
         key = key.lower()
     if key not in _SPELLINGS:
         named = [spelling for spelling in _SPELLINGS if not names_weights(spelling)]
-        raise UnknownName(f"no model is called {shown(name)!r} ('swinkit models' lists all){nearest(key, named, cutoff=0.0)}")
+        raise UnknownName(f"no model is called {brief(name)!r} ('swinkit models' lists all){nearest(key, named, cutoff=0.0)}")
     canonical = _SPELLINGS[key]
     return canonical, VARIANTS[canonical]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from swinkit.bounds import real, reals, text, whole, wholes
 from swinkit.embedded import METADATA_KEY
-from swinkit.errors import CheckpointError, UnknownName, refusing, shown
+from swinkit.errors import CheckpointError, UnknownName, brief, refusing
 from swinkit.files import parse_json
 from swinkit.labels import ade20k, imagenet_names
 from swinkit.models.variants import resolve
@@ -68,7 +68,7 @@ def hf_spec(config: dict[str, Any], preparation: dict[str, Any] | None) -> Model
     if kind == "upernet":
         return _upernet_spec(config, preparation)
     if kind not in ("swin", "swinv2"):
-        raise CheckpointError(f"config.json describes a {shown(kind)!r}, not a swin or swinv2")
+        raise CheckpointError(f"config.json describes a {brief(kind)!r}, not a swin or swinv2")
     labels = _hf_labels(config)
     depths = wholes("config.json: depths", config.get("depths", (2, 2, 6, 2)), 1, 256)
     variant = Variant(
@@ -131,11 +131,11 @@ def _hf_labels(config: dict[str, Any]) -> tuple[str, ...]:
     if table is None or table == {}:
         return ()
     if not isinstance(table, dict) or len(table) > MAX_CLASSES:
-        raise CheckpointError(f"config.json: id2label must be a table of class names, got {shown(table)}")
+        raise CheckpointError(f"config.json: id2label must be a table of class names, got {brief(table)}")
     names: dict[int, str] = {}
     for key, value in table.items():
         if not re.fullmatch(r"[0-9]{1,7}", key.strip()):
-            raise CheckpointError(f"config.json: id2label has a key that is no number ({shown(key)!r})")
+            raise CheckpointError(f"config.json: id2label has a key that is no number ({brief(key)!r})")
         if int(key) in names:
             raise CheckpointError(f"config.json: id2label names the index {int(key)} twice; mend it")
         names[int(key)] = text(f"config.json: id2label[{int(key)}]", str(value) if isinstance(value, int | float) else value)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from swinkit.embedded import EMBEDDED, embedded_names
-from swinkit.errors import CheckpointError, UnknownName, nearest, shown
+from swinkit.errors import CheckpointError, UnknownName, brief, nearest
 from swinkit.extras import need
 from swinkit.models.systems import SYSTEMS
 from swinkit.models.variants import RELEASES, resolve
@@ -46,7 +46,7 @@ def local_path(text: str) -> Path | None:
     if not is_path:
         return None
     beside = f"; did you mean {' or '.join(near)}?" if near else _held(path.parent)
-    raise UnknownName(f"{shown(text)}: no such file or folder{beside}")
+    raise UnknownName(f"{brief(text)}: no such file or folder{beside}")
 
 
 def _near(path: Path) -> list[str]:
@@ -96,7 +96,7 @@ def looked_up(text: str) -> tuple[str, str]:
         near, known = _near(Path(text)), [*EMBEDDED, *RELEASES, *SYSTEMS]
         like = f"; did you mean the file or folder {near[0]}?" if near else nearest(text, known, cutoff=0.0)
         raise UnknownName(
-            f"{shown(text)!r} is no file, folder, hub id or model (embedded: {', '.join(embedded_names())}){like}"
+            f"{brief(text)!r} is no file, folder, hub id or model (embedded: {', '.join(embedded_names())}){like}"
         ) from None
     for alias in RELEASES[canonical].aliases:
         if alias in EMBEDDED:
@@ -124,7 +124,7 @@ def download(repository: str) -> Path:
                 folder = Path(hub.hf_hub_download(repository, name)).parent
                 break
             except Exception as error:  # noqa: BLE001 - of the library, of its connection, of the disk
-                reason = reason or f" ({shown(' '.join(str(error).split()).split('. ')[0])})"
+                reason = reason or f" ({brief(' '.join(str(error).split()).split('. ')[0])})"
         else:
             if names != ("preprocessor_config.json",):
                 raise CheckpointError(

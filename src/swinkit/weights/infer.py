@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from swinkit.errors import CheckpointError, shown
+from swinkit.errors import CheckpointError, brief
 from swinkit.specs import Variant
 from swinkit.weights.convert import Neutral
 
@@ -35,7 +35,7 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         heads = tuple(_heads(tensors, stage, neutral.version) for stage in range(len(depths)))
         ratio = tensors["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / embed_dim
     except Exception as error:
-        reason = shown(str(error))
+        reason = brief(str(error))
         raise CheckpointError(f"the tensors are no complete Swin ({reason}); the file belongs to another network") from error
     if embed_dim * 2 ** (len(depths) - 1) > _MAX_DIM:
         raise CheckpointError(f"{embed_dim} channels in the first stage are more than a Swin has; the file is damaged")

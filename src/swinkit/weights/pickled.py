@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from swinkit.errors import CheckpointError, UnsafeFile, refusing, shown
+from swinkit.errors import CheckpointError, UnsafeFile, brief, refusing
 from swinkit.files import open_file
 
 MAX_PICKLE = 64 << 20  # bytes
@@ -272,7 +272,7 @@ _NAMES = {
 
 def _known(name: str) -> str:
     if name not in _NAMES:
-        raise _Refused(shown(name.replace(" ", ".", 1)))
+        raise _Refused(brief(name.replace(" ", ".", 1)))
     return _NAMES[name]
 
 
@@ -284,7 +284,7 @@ def _items(value: _Value) -> tuple[_Value, ...]:
 
 def _number(value: _Value) -> int:
     if value.kind != "plain" or type(value.held) is not int or not 0 <= value.held < 2**63:
-        raise _Refused(f"{shown(value.held)} where a size was expected")
+        raise _Refused(f"{brief(value.held)} where a size was expected")
     return value.held
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from swinkit.errors import CheckpointError, UnsafeFile, refusing, shown
+from swinkit.errors import CheckpointError, UnsafeFile, brief, refusing
 from swinkit.files import open_file, parse_json, read_text
 from swinkit.weights.pickled import load_pickle
 
@@ -58,7 +58,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         part, said = _read_file(file)
         twice = sorted(set(part) & set(tensors))
         if twice:
-            raise CheckpointError(f"{file}: tensor {shown(twice[0])!r} is in another part already; download the parts again")
+            raise CheckpointError(f"{file}: tensor {brief(twice[0])!r} is in another part already; download the parts again")
         tensors |= part
         metadata |= said
         if len(tensors) > MAX_TENSORS:
@@ -128,7 +128,7 @@ def shard_names(index: Path, names: Iterable[Any]) -> list[str]:
     found: set[str] = set()
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,255}\.(safetensors|bin)", name) or name.startswith("."):
-            raise UnsafeFile(f"{index}: names the part {shown(name)!r}, which is no plain file name; do not use this checkpoint")
+            raise UnsafeFile(f"{index}: names the part {brief(name)!r}, which is no plain file name; do not use this checkpoint")
         found.add(name)
     if len(found) > MAX_PARTS:
         raise UnsafeFile(f"{index}: names {len(found):,} parts, more than {MAX_PARTS:,}; do not use this checkpoint")
@@ -196,13 +196,13 @@ def _end(path: Path, name: str, entry: Any) -> int:
         numbers = [*shape, begin, end]
         fits = all(type(number) is int and number >= 0 for number in numbers) and len(shape) <= 64
     except Exception as error:
-        raise CheckpointError(f"{path}: its header says no kind, shape and place of {shown(name)}; download it again") from error
+        raise CheckpointError(f"{path}: its header says no kind, shape and place of {brief(name)}; download it again") from error
     if not isinstance(kind, str) or kind not in KINDS:
         raise CheckpointError(
-            f"{path}: {shown(name)} holds numbers of the kind {shown(kind)}; save it as F32, F16 or BF16 where it was made"
+            f"{path}: {brief(name)} holds numbers of the kind {brief(kind)}; save it as F32, F16 or BF16 where it was made"
         )
     if not fits or math.prod(shape) * KINDS[kind] != end - begin:
-        raise CheckpointError(f"{path}: its header gives {shown(name)} another size than its shape; download it again")
+        raise CheckpointError(f"{path}: its header gives {brief(name)} another size than its shape; download it again")
     return end
 
 
@@ -216,7 +216,7 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
     others = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            f"{path}: {len(others)} entries are no tensors (first: {shown(others[0])!r}); save the network's state_dict alone"
+            f"{path}: {len(others)} entries are no tensors (first: {brief(others[0])!r}); save the network's state_dict alone"
         )
     return {name.removeprefix("module."): value for name, value in content.items()}
 
@@ -225,7 +225,7 @@ def _bounded(path: Path, size: int, tensors: dict[str, Tensor]) -> dict[str, Ten
     """Refuse tensors of odd kinds, and those that look larger than what is stored (views that repeat one value)."""
     total = 0
     for key, tensor in tensors.items():
-        name = shown(key)
+        name = brief(key)
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
             raise CheckpointError(f"{path}: tensor {name!r} is sparse, quantized, complex or empty of data; save plain values")
         if tensor.dtype not in _PLAIN:
