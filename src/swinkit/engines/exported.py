@@ -24,9 +24,9 @@ from safetensors.numpy import load
 from torch import Tensor, nn
 
 from swinkit.engines.manifest import (
-    AGAIN,
     CANARY,
     CODE,
+    EXPORT_AGAIN,
     KINDS,
     LOOSEST,
     MACHINE_CODE,
@@ -161,7 +161,7 @@ class ExportedEngine(Engine):
             raise
         except Exception as error:  # each library has errors of its own
             reason = " ".join(str(error).split())[:200]
-            raise ExportError(f"{path}: cannot be run ({type(error).__name__}: {reason}); {AGAIN}") from error
+            raise ExportError(f"{path}: cannot be run ({type(error).__name__}: {reason}); {EXPORT_AGAIN}") from error
         worst = difference([sampled(answer) for answer in answers], self._of(size, "answer"))
         if not worst <= self.manifest.tolerance:
             cause = self._diagnosis(size) if dtype == BYTES else f"pixels of {dtype}"
@@ -207,12 +207,12 @@ def _canary(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """
     path = folder / CANARY
     try:
-        values = load(read_file(path, LARGEST_CANARY, ExportError, fix=AGAIN))
+        values = load(read_file(path, LARGEST_CANARY, ExportError, fix=EXPORT_AGAIN))
     except SwinkitError:
         raise
     except Exception as error:  # safetensors' own, and those of numpy for kinds of numbers that it has not
         reason = " ".join(str(error).split())[:200]
-        raise ExportError(f"{path}: cannot be read ({reason}); {AGAIN}") from error
+        raise ExportError(f"{path}: cannot be read ({reason}); {EXPORT_AGAIN}") from error
     answers = [name for size in manifest.sizes for name in _names_of(manifest, size, "answer")]
     blocks = [name for size in manifest.sizes for name in _names_of(manifest, size, "block")]
     axes = dict.fromkeys(answers, (2, 4)) | dict.fromkeys(blocks, (1,))
@@ -221,10 +221,10 @@ def _canary(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
         for name, value in values.items()
     )
     if not fits:
-        raise ExportError(f"{path}: holds other values than {MANIFEST} says; {AGAIN}")
+        raise ExportError(f"{path}: holds other values than {MANIFEST} says; {EXPORT_AGAIN}")
     loosest = max(LOOSEST, *(float(np.abs(values[name]).max()) / 10 for name in answers))
     if manifest.tolerance > loosest:  # any answer would do
-        raise ExportError(f"{folder / MANIFEST}: its tolerance of {manifest.tolerance:.2g} proves nothing; {AGAIN}")
+        raise ExportError(f"{folder / MANIFEST}: its tolerance of {manifest.tolerance:.2g} proves nothing; {EXPORT_AGAIN}")
     return values
 
 

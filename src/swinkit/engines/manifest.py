@@ -32,7 +32,7 @@ CODE = frozenset({"torch", MACHINE_CODE})  # kinds whose files may do anything o
 # kind -> the other files of a size that its runtime opens
 _BESIDE = {"openvino": ("model.bin",), "onnx": ("floats.onnx", "model.onnx.data"), "torch": (), MACHINE_CODE: ()}
 _LIBRARY = re.compile(r"[a-z]+_[0-9a-f]+\.so")  # of machine code, below a size
-AGAIN = "export again: swinkit export"
+EXPORT_AGAIN = "export again: swinkit export"
 LARGEST_MANIFEST = 16_000_000  # bytes
 LARGEST_FILE = 2**34
 LONGEST_SIDE = 16384  # pixels
@@ -89,18 +89,19 @@ class Manifest:
         """
         path = folder / MANIFEST
         refuse_links(folder, MANIFEST)
-        values = parse_json(read_file(path, LARGEST_MANIFEST, ExportError, fix=AGAIN), str(path), ExportError, AGAIN)
+        data = read_file(path, LARGEST_MANIFEST, ExportError, fix=EXPORT_AGAIN)
+        values = parse_json(data, str(path), ExportError, EXPORT_AGAIN)
         if not isinstance(values, dict):
-            raise ExportError(f"{path}: is no description of an export; {AGAIN}")
+            raise ExportError(f"{path}: is no description of an export; {EXPORT_AGAIN}")
         digest, mark = values.pop("sha256", None), values.pop("seal", "")  # exports of version 0.1.0 have no seal
         text = _canonical(values)
         if digest != hashlib.sha256(text).hexdigest():
-            raise ExportError(f"{path}: was changed after it was written; {AGAIN}")
+            raise ExportError(f"{path}: was changed after it was written; {EXPORT_AGAIN}")
         try:
             found = cls._checked(values)
         except Exception as error:  # whatever is wrong with it, it is no description
             reason = " ".join(str(error).split())[:200]
-            raise ExportError(f"{path}: is no description of an export ({reason}); {AGAIN}") from error
+            raise ExportError(f"{path}: is no description of an export ({reason}); {EXPORT_AGAIN}") from error
         found.sealed = isinstance(mark, str) and is_sealed(text, mark)
         return found
 
@@ -167,7 +168,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     for name, digest in manifest.files.items():
         refuse_links(folder, name)
         if file_hash(folder / name) != digest:
-            raise ExportError(f"{folder / name}: is not the file that was written; {AGAIN}")
+            raise ExportError(f"{folder / name}: is not the file that was written; {EXPORT_AGAIN}")
 
 
 def refuse_links(folder: Path, name: str) -> None:
@@ -179,11 +180,14 @@ def refuse_links(folder: Path, name: str) -> None:
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file; ExportError when it cannot be read."""
-    with open_file(path, LARGEST_FILE, ExportError, fix=AGAIN) as file:
+    digest = hashlib.sha256()
+    with open_file(path, LARGEST_FILE, ExportError, fix=EXPORT_AGAIN) as file:
         try:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            for part in iter(lambda: file.read(2**20), b""):
+                digest.update(part)
         except OSError as problem:
-            raise ExportError(f"{path}: cannot be read ({problem.strerror}); {AGAIN}") from problem
+            raise ExportError(f"{path}: cannot be read ({problem.strerror}); {EXPORT_AGAIN}") from problem
+    return digest.hexdigest()
 
 
 def _canonical(values: dict[str, Any]) -> bytes:
