@@ -126,13 +126,23 @@ SQUARE = [1, 1, 6, 1, 6, 6, 1, 6]
 
 def _coco(**changes: Any) -> dict[str, Any]:
     return {
-        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}, {"id": 2, "file_name": "b.png", "width": 8, "height": 8}],
+        "images": [
+            {"id": 1, "file_name": "a.png", "width": 8, "height": 8},
+            {"id": 2, "file_name": "b.png", "width": 8, "height": 8},
+        ],
         "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
         "annotations": [
             {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 25.0, "segmentation": [SQUARE]},
-            {"id": 2, "image_id": 2, "category_id": 2, "iscrowd": 1, "area": 10, "segmentation": {"counts": [10, 20, 34], "size": [8, 8]}},
+            {
+                "id": 2,
+                "image_id": 2,
+                "category_id": 2,
+                "iscrowd": 1,
+                "area": 10,
+                "segmentation": {"counts": [10, 20, 34], "size": [8, 8]},
+            },
         ],
-    } | changes  # fmt: skip
+    } | changes
 
 
 def _one(segmentation: Any, **changes: Any) -> list[dict[str, Any]]:
@@ -221,7 +231,7 @@ def tables() -> Cases:
         "ok-zip": {"data.zip": _zip(plain)},
         "bad-lines-infinite": {**photos, "metadata.jsonl": b'{"file_name": "ants/0.png", "label": 1e400}\n'},
         "bad-table-no-text": {**photos, "labels.csv": b"file_name,label\nants/0.png,\xff\n"},
-        "bad-table-null": {**photos, "labels.csv": b"file_name,label\nants/0.png,\x00\n\"\n"},
+        "bad-table-null": {**photos, "labels.csv": b'file_name,label\nants/0.png,\x00\n"\n'},
         "bad-table-outside": {**photos, "labels.csv": b"file_name,label\n../../../etc/passwd,a\n/dev/zero,b\n"},
         "bad-table-pipe": {**photos, "labels.csv": PIPE},
         "bad-real-infinite": {**photos, "real.json": b"[[1e400], [], [], []]"},
@@ -234,13 +244,18 @@ def tables() -> Cases:
         "any-picture-pipe": {**photos, "ants/9.png": PIPE},
         "any-picture-eps": {**photos, "ants/9.png": EPS},
         "any-predictions": {
-            "images/a.png": _encoded(_photo()), "masks/a.png": _encoded(_map()), "classes.txt": b"a\nb\nc\n",
+            "images/a.png": _encoded(_photo()),
+            "masks/a.png": _encoded(_map()),
+            "classes.txt": b"a\nb\nc\n",
             "predictions/a.png": _encoded(_map(1)),
         },
         "bad-predictions-eps": {
-            "images/a.png": _encoded(_photo()), "masks/a.png": _encoded(_map()), "classes.txt": b"a\nb\nc\n", "predictions/a.png": EPS,
+            "images/a.png": _encoded(_photo()),
+            "masks/a.png": _encoded(_map()),
+            "classes.txt": b"a\nb\nc\n",
+            "predictions/a.png": EPS,
         },
-    }  # fmt: skip
+    }
     return cases
 
 
