@@ -190,12 +190,12 @@ def _turned(root: Path) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "empty mask": (lambda r: (r / "masks" / "1.png").write_bytes(b""), "1.png: cannot be read as a mask"),
+    "empty mask": (lambda r: (r / "masks" / "1.png").write_bytes(b""), "1.png: is empty"),
     "cut mask": (
         lambda r: (r / "masks" / "1.png").write_bytes((r / "masks" / "1.png").read_bytes()[:40]),
         "1.png: cannot be read as a mask",
     ),
-    "text for a mask": (lambda r: (r / "masks" / "1.png").write_text("no"), "1.png: cannot be read as a mask"),
+    "text for a mask": (lambda r: (r / "masks" / "1.png").write_text("no"), "1.png: is no picture that can be read .it is text"),
     "mask of another size": (lambda r: mask(r / "masks" / "1.png", 1, 11, 8), "is 11 x 8, its picture 12 x 8"),
     "mask of a turned picture": (_turned, "turned by its EXIF orientation"),
     "colour mask": (_rgb, "is a colour picture"),

@@ -75,11 +75,12 @@ def read_file(
     """Return the bytes of a regular file of at most ``limit`` bytes. Arguments and errors as for ``open_file``."""
     with open_file(path, limit, error, name, fix) as file:
         try:
-            data = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1)  # asked for the limit, Python would set that much memory aside for each file
         except OSError as problem:
             raise error(f"{name or path}: cannot be read ({problem.strerror}); {fix}") from problem
-    if len(data) > limit:  # it grew since it was opened
-        raise error(f"{name or path}: has more than the {limit:,} bytes allowed; {fix}")
+    if len(data) != size:
+        raise error(f"{name or path}: changed while it was read; wait until it is written")
     return data
 
 

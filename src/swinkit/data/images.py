@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,7 +25,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from swinkit.errors import ImageError
+from swinkit.errors import ImageError, shown
+from swinkit.files import read_file
 
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 512 * 2**20
@@ -56,8 +56,8 @@ IMAGE_SUFFIXES = frozenset(
         ".heif",
     ]
 )
-# What Pillow decodes itself. Left out: formats that start other programs (EPS) or play metafiles (WMF).
-_FORMATS = (
+# What Pillow decodes itself, of pictures and of label maps. Left out: formats that start other programs (EPS) or play metafiles.
+FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "TGA", "PCX", "XVTHUMB",
 )  # fmt: skip
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
@@ -79,28 +79,55 @@ def read_image(source: str | Path | bytes | BinaryIO, name: str | None = None, g
     """
     name = shown(name or (str(source) if isinstance(source, str | Path) else "picture"))
     try:
-        data = _bytes(source, name)
-        with _quiet():
-            return _decode(data, name, grey)
+        with quiet(), open_encoded(source, name) as image:
+            return to_rgb(image, name, grey, ours=True)
     except ImageError:
         raise
     except MemoryError as error:
         raise ImageError(f"{name}: too large for the memory of this machine; scale it down") from error
     except Exception as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        raise ImageError(f"{name}: {reason_of(error)}") from error
 
 
-def shown(name: str) -> str:
-    """Return a file's name fit for one line of a message: control characters and undecodable bytes are escaped."""
-    if name.isprintable():  # nearly every name is, and each picture that is read asks
-        return name
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+def open_encoded(source: str | Path | bytes | BinaryIO, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Return a picture or label map, its header read and bounded, its pixels not yet decoded: the one way in for both.
+
+    Args:
+        source: path, encoded bytes, or an open binary file.
+        name: for messages.
+        formats: of Pillow; no other reader looks at the bytes.
+
+    Raises:
+        ImageError: not there, no regular file, too large, in none of these formats, or without pixels.
+    """
+    data = _bytes(source, name)
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and formats is FORMATS:
+        try:
+            from pillow_heif import register_heif_opener  # optional, under its own licence
+        except ImportError:
+            raise ImageError(f"{name}: HEIF pictures need a plug-in; run: pip install pillow-heif") from None
+        register_heif_opener()
+        formats = (*formats, "HEIF")
+    Image.init()  # registers all readers; naming one that is not there is an error
+    try:
+        image = Image.open(io.BytesIO(data), formats=[form for form in formats if form in Image.OPEN])
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it") from None
+    _bounded(image, name)
+    return image
+
+
+def _bounded(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}; scale it down")
+    if image.width < 1 or image.height < 1:
+        raise ImageError(f"{name}: {image.width}x{image.height} is a picture without pixels; write it again")
 
 
 def count_frames(source: bytes | Path) -> int:
     """Return how many frames a picture holds, 1 where that cannot be told; only the first is ever used."""
     try:
-        with _quiet(), Image.open(io.BytesIO(_bytes(source, "picture")), formats=["GIF", "WEBP"]) as image:
+        with quiet(), open_encoded(source, "picture", ("GIF", "WEBP")) as image:
             return int(getattr(image, "n_frames", 1))
     except Exception:  # noqa: BLE001 - whether the picture can be read is for read_image to say
         return 1
@@ -112,8 +139,7 @@ def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False, ours: 
     Raises:
         ImageError: pixels without a known range, or a picture that cannot be decoded.
     """
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}; scale it down")
+    _bounded(image, name)
     try:
         image.load()
         picture, mode = _eight_bits(_upright(image, ours), name, image.format), "L" if grey else "RGB"
@@ -121,7 +147,7 @@ def to_rgb(image: Image.Image, name: str = "picture", grey: bool = False, ours: 
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError(f"{name}: {_reason(error)}") from error
+        raise ImageError(f"{name}: {reason_of(error)}") from error
 
 
 _quiet_lock = threading.Lock()
@@ -130,7 +156,7 @@ _quiet_saved: list[warnings.catch_warnings] = []
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hush Pillow, which warns of damaged side data that does not touch the pixels.
 
     The filters of Python belong to all threads: each thread saving and restoring them by itself would leave
@@ -157,18 +183,7 @@ def _bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
     if isinstance(source, bytes):
         data = source
     elif isinstance(source, str | Path):
-        path = Path(source)
-        try:
-            status = path.stat()
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in the name
-            raise ImageError(f"{name}: does not exist; check the path") from None
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{name}: is a folder; give a picture")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name}: is no ordinary file; give a picture")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"{name}: {status.st_size:,} bytes are more than {MAX_BYTES:,}; scale it down")
-        data = path.read_bytes()
+        data = read_file(source, MAX_BYTES, ImageError, name, "give a picture")
     else:
         data = source.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -176,24 +191,6 @@ def _bytes(source: str | Path | bytes | BinaryIO, name: str) -> bytes:
     if not data:
         raise ImageError(f"{name}: is empty (0 bytes); copy it again")
     return data
-
-
-def _decode(data: bytes, name: str, grey: bool) -> Image.Image:
-    formats: tuple[str, ...] = _FORMATS
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        try:
-            from pillow_heif import register_heif_opener  # optional, under its own licence
-        except ImportError:
-            raise ImageError(f"{name}: HEIF pictures need a plug-in; run: pip install pillow-heif") from None
-        register_heif_opener()
-        formats = (*_FORMATS, "HEIF")
-    Image.init()  # registers all readers; naming one that is not there is an error
-    try:
-        image = Image.open(io.BytesIO(data), formats=[name for name in formats if name in Image.OPEN])
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{name}: is no picture that can be read ({_looks_like(data)}); remove or re-export it") from None
-    with image:
-        return to_rgb(image, name, grey, ours=True)
 
 
 def _upright(image: Image.Image, ours: bool) -> Image.Image:
@@ -248,7 +245,8 @@ def _looks_like(data: bytes) -> str:
     return "unknown format"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what is wrong with a picture whose decoder raised, and what to do: the second half of a sentence."""
     if isinstance(error, Image.DecompressionBombError):
         return f"announces more than {MAX_PIXELS:,} pixels; scale it down or remove it"
     text = " ".join(str(error).split()) or type(error).__name__

@@ -11,14 +11,13 @@
 from __future__ import annotations
 
 import colorsys
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from swinkit.data.images import MAX_BYTES, MAX_PIXELS
+from swinkit.data.images import open_encoded, quiet, reason_of
 from swinkit.errors import ImageError
 from swinkit.specs import MaskRules
 
@@ -36,16 +35,13 @@ def read_mask(source: bytes | Path, name: str) -> tuple[np.ndarray, tuple[int, .
         name: for messages.
 
     Returns:
-        (H, W) int32, and red, green, blue of each index in turn; empty when the file has no palette.
+        (H, W) uint8, uint16 or int32, and red, green, blue of each index in turn; empty when the file has no palette.
 
     Raises:
         ImageError: unreadable, too large, or no map of numbers.
     """
     try:
-        data = source if isinstance(source, bytes) else _bounded(source, name)
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{name}: {image.width} x {image.height} pixels are too many for a mask; scale it down")
+        with quiet(), open_encoded(source, name) as image:
             if image.format in ("JPEG", "MPO"):
                 raise ImageError(f"{name}: is a JPEG, which changes class ids; save masks as PNG")
             if image.mode not in ("P", "L", "1", "I", "I;16", "I;16L", "I;16B"):
@@ -56,19 +52,13 @@ def read_mask(source: bytes | Path, name: str) -> tuple[np.ndarray, tuple[int, .
             values = np.asarray(image)
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError(f"{name}: too large for the memory of this machine; scale it down") from error
     except Exception as error:  # damaged files raise whatever their decoder does
-        raise ImageError(f"{name}: cannot be read as a mask ({' '.join(str(error).split())[:150]}); write it again") from error
+        raise ImageError(f"{name}: cannot be read as a mask; it {reason_of(error)}") from error
     if values.ndim != 2 or values.size == 0:
         raise ImageError(f"{name}: has no pixels; write it again")
-    return values.astype(np.int32), palette
-
-
-def _bounded(path: Path, name: str) -> bytes:
-    if not path.is_file():
-        raise ImageError(f"{name}: does not exist; check the path")
-    if path.stat().st_size > MAX_BYTES:
-        raise ImageError(f"{name}: {path.stat().st_size:,} bytes are too many for a mask; write it again")
-    return path.read_bytes()
+    return values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("=")), palette
 
 
 @dataclass(frozen=True)
@@ -84,8 +74,8 @@ class MaskReader:
     num_classes: int
 
     def table(self) -> np.ndarray:
-        """Return (65536,) int32: class id of each value, 255 void, -1 no class."""
-        lookup = np.full(65536, -1, np.int32)
+        """Return (65536,) int16: class id of each value, 255 void, -1 no class."""
+        lookup = np.full(65536, -1, np.int16)
         void = {*self.rules.void, IGNORED}
         classes = (value for value in range(65536) if value not in void)
         for index, value in zip(range(self.num_classes), classes, strict=False):

@@ -239,7 +239,7 @@ def _counted(place: Source, items: list[tuple[int, str, str]], rules: MaskRules)
     for _, _, mask in items:
         values, _ = read_mask(place.read(mask), place.label(mask))
         values = values[~np.isin(values, [*rules.void, IGNORED])]
-        largest = max(largest, int(values.max(initial=-1)))
+        largest = max(largest, int(values.max()) if values.size else -1)
     if largest < 0:
         raise DatasetError(f"{place.label(items[0][2])}: every mask is void from edge to edge; nothing can be learnt")
     if largest >= MAX_CLASSES:
