@@ -30,13 +30,13 @@ LAYERS = [
     {"weights"},
     {"data"},
     {"models"},
-    {"specs", "errors", "extras", "files", "labels", "embedded"},
+    {"specs", "bounds", "errors", "extras", "files", "labels", "embedded"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The package's face hands out names of every room on demand; only the command line and people import it.
 FACE = "__init__"
-# The ground floor is plain Python: these two of it may lean on errors.
-GROUND = {("extras", "errors"), ("files", "errors"), ("specs", "errors")}
+# The ground floor is plain Python: these of it may lean on errors, and descriptions on their bounds.
+GROUND = {("extras", "errors"), ("files", "errors"), ("bounds", "errors"), ("specs", "errors"), ("specs", "bounds")}
 
 
 def room_of(path: Path, root: Path) -> str:

@@ -26,20 +26,13 @@ import difflib
 from collections.abc import Iterable
 
 
-def shown(text: str) -> str:
-    """Return text fit for one line: control characters, line breaks, marks that turn the direction and lone bytes are escaped."""
-    if text.isprintable():  # nearly every text is, and each picture that is read asks for its name
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 class SwinkitError(Exception):
-    """Base of all errors this package raises on purpose; whatever names stand in the message, it is one line."""
+    """Base of all errors this package raises on purpose; its message is one line, whatever the names in it hold."""
 
     exit_code = 1
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(shown(message))
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*(shown(item, 2000) if isinstance(item, str) else item for item in arguments), **options)
 
 
 class InputError(SwinkitError, ValueError):
@@ -92,6 +85,32 @@ class RunError(SwinkitError, RuntimeError):
 
 class MissingExtraError(SwinkitError, ImportError):
     """An optional library is not installed."""
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """Return a value fit for one line of a message: text as it is, anything else as Python writes it.
+
+    What is not printable (escape sequences, line ends, half characters) is escaped, and the middle of a text longer than
+    ``limit`` is left out.
+    """
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - an integer of very many digits, a class of somebody else
+        text = f"a {type(value).__name__}"
+    if len(text) > limit:
+        text = f"{text[: limit * 2 // 3]}...{text[len(text) - limit // 4 :]}"
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return the sentence for memory that could not be had, None when the error is another: torch has no kind for it on a CPU."""
+    text = str(error)
+    lacking = ("can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and any(word in text for word in lacking)):
+        return "out of memory; use smaller pictures, a smaller --batch or a smaller model"
+    return None
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.4) -> str:

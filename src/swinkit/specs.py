@@ -7,8 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from numbers import Integral
 from typing import Any, Literal
+
+from swinkit.bounds import rate, real, reals, settle, switch, text, whole, wholes
+from swinkit.errors import InputError, shown
+
+# Bounds of a description: several times what any published network has, and what a machine can still be asked for.
+MAX_PARAMETERS = 4_000_000_000  # 16 GB in float32; Swin-G of arXiv 2111.09883 has three quarters of it
+MAX_CHANNELS = 16384  # of any layer
+MAX_STAGES, MAX_BLOCKS = 8, 256
+MAX_WINDOW = 64  # tokens a side: all pairs of two tokens are 16 million numbers a head
+MAX_PIXELS = 4096 * 4096  # of the network's input
+MAX_CLASSES = 1_000_000
+MAX_VALUES = 65536  # of a label map
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -53,23 +64,45 @@ class Variant:
     shift: bool = True
 
     def __post_init__(self) -> None:
+        settle(self, whole, ("version",), 1, 2)
+        settle(self, whole, ("embed_dim",), 1, MAX_CHANNELS)
+        settle(self, whole, ("window_size",), 1, MAX_WINDOW)
+        settle(self, whole, ("patch_size",), 1, 256)
+        settle(self, whole, ("img_size",), 1, 16384)
+        settle(self, whole, ("in_chans",), 1, 1024)
+        settle(self, whole, ("num_classes",), 0, MAX_CLASSES)
+        settle(self, real, ("mlp_ratio",), 1e-3, 64.0)
+        settle(self, rate, ("drop_path",), 0.0, 1.0)
+        settle(self, switch, ("absolute_position", "shift"))
+        settle(self, wholes, ("depths",), 1, MAX_BLOCKS)
+        settle(self, wholes, ("num_heads",), 1, MAX_CHANNELS)
+        settle(self, wholes, ("pretrained_windows",), 0, MAX_WINDOW)
         stages = len(self.depths)
-        if self.version not in (1, 2):
-            raise ValueError(f"version must be 1 or 2, got {self.version}")
-        if stages == 0 or len(self.num_heads) != stages or min(self.depths) < 1:
-            raise ValueError(f"depths and num_heads need one positive entry a stage, got {self.depths} and {self.num_heads}")
-        for name in ("embed_dim", "window_size", "patch_size", "img_size", "in_chans", "num_classes"):
-            value, least = getattr(self, name), 0 if name == "num_classes" else 1
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-            object.__setattr__(self, name, int(value))  # numpy's count too, but JSON does not know them
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
+        if not 1 <= stages <= MAX_STAGES or len(self.num_heads) != stages or sum(self.depths) > MAX_BLOCKS:
+            raise InputError(
+                f"depths and num_heads need one positive entry a stage, for at most {MAX_STAGES} stages and {MAX_BLOCKS} blocks, "
+                f"got {shown(self.depths)} and {shown(self.num_heads)}"
+            )
         for channels, heads in zip(self.channels, self.num_heads, strict=True):
-            if heads < 1 or channels % heads:
-                raise ValueError(f"{channels} channels cannot be split over {heads} heads")
+            if channels > MAX_CHANNELS or channels % heads:
+                raise InputError(f"{channels} channels cannot be split over {heads} heads (at most {MAX_CHANNELS} channels)")
         if len(self.pretrained_windows) != stages:
             object.__setattr__(self, "pretrained_windows", (tuple(self.pretrained_windows) + (0,) * stages)[:stages])
+        if self._size() > MAX_PARAMETERS:
+            raise InputError(
+                f"embed_dim {self.embed_dim}, depths {self.depths} and {self.num_classes:,} classes make a network of about "
+                f"{self._size():,} parameters, more than {MAX_PARAMETERS:,}; describe a smaller one"
+            )
+
+    def _size(self) -> int:
+        """Return roughly how many parameters the network has; ``models.variants.parameter_count`` counts them."""
+        blocks = sum(
+            depth * (4 + 2 * self.mlp_ratio) * width**2 for depth, width in zip(self.depths, self.channels, strict=True)
+        )
+        merges = sum(8 * width**2 for width in self.channels[:-1])
+        stem = self.embed_dim * self.in_chans * self.patch_size**2
+        positions = self.absolute_position * self.embed_dim * (self.img_size / self.patch_size) ** 2
+        return int(blocks + merges + stem + positions + self.channels[-1] * self.num_classes)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -100,9 +133,9 @@ class Variant:
         return _plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Variant:
-        """Build from ``to_dict``'s form; unknown or ill-typed fields raise ValueError."""
-        return cls(**_checked(cls, data))
+    def from_dict(cls, data: Any) -> Variant:
+        """Build from ``to_dict``'s form; unknown, ill-typed and boundless fields raise InputError."""
+        return cls(**_fields(cls, data))
 
 
 @dataclass(frozen=True)
@@ -129,18 +162,21 @@ class Preprocessing:
     antialias: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1 or max(self.size) > 16384:
-            raise ValueError(f"size must be (height, width) between 1 and 16384 pixels, got {self.size}")
+        settle(self, wholes, ("size",), 1, 16384)
+        settle(self, whole, ("resize_to",), 0, 4096)
+        settle(self, reals, ("mean",), -1e4, 1e4, 1024)
+        settle(self, reals, ("std",), 1e-4, 1e4, 1024)
+        settle(self, switch, ("antialias",))
+        if len(self.size) != 2 or self.size[0] * self.size[1] > MAX_PIXELS:
+            raise InputError(f"size must be (height, width) of at most {MAX_PIXELS:,} pixels, got {shown(self.size)}")
         if self.resize not in ("squash", "shorter", "box", "native"):
-            raise ValueError(f"resize must be 'squash', 'shorter', 'box' or 'native', got {self.resize!r}")
+            raise InputError(f"resize must be 'squash', 'shorter', 'box' or 'native', got {shown(self.resize)}")
         if self.interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(f"interpolation must be 'bicubic' or 'bilinear', got {self.interpolation!r}")
-        if self.resize == "shorter" and not min(self.size) <= self.resize_to <= 16384:
-            raise ValueError(f"resize_to must be at least the input's {min(self.size)} pixels, got {self.resize_to}")
+            raise InputError(f"interpolation must be 'bicubic' or 'bilinear', got {shown(self.interpolation)}")
+        if self.resize == "shorter" and self.resize_to < min(self.size):
+            raise InputError(f"resize_to must be at least the input's {min(self.size)} pixels, got {self.resize_to}")
         if len(self.mean) != len(self.std) or not self.mean:
-            raise ValueError(f"mean and std need one value a channel, got {self.mean} and {self.std}")
-        if min(self.std) <= 0:
-            raise ValueError(f"std must be positive, got {self.std}")
+            raise InputError(f"mean and std need one value a channel, got {shown(self.mean)} and {shown(self.std)}")
 
     def describe(self) -> str:
         """Return one line for reports and cards."""
@@ -161,9 +197,9 @@ class Preprocessing:
         return _plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Preprocessing:
-        """Build from ``to_dict``'s form; unknown or ill-typed fields raise ValueError."""
-        return cls(**_checked(cls, data))
+    def from_dict(cls, data: Any) -> Preprocessing:
+        """Build from ``to_dict``'s form; unknown, ill-typed and boundless fields raise InputError."""
+        return cls(**_fields(cls, data))
 
 
 @dataclass(frozen=True)
@@ -190,23 +226,23 @@ class Decoder:
 
     def __post_init__(self) -> None:
         if self.kind not in DECODERS:
-            raise ValueError(f"a decoder is {', '.join(DECODERS)}, got {self.kind!r}")
-        if (
-            min(self.channels, self.neck_channels, *self.pool_scales) < 1
-            or min(self.auxiliary_channels, self.auxiliary_index) < 0
-        ):
-            raise ValueError(f"a decoder's widths and scales must be positive, got {self}")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+            raise InputError(f"a decoder is {', '.join(DECODERS)}, got {shown(self.kind)}")
+        settle(self, whole, ("channels", "neck_channels"), 1, 4096)
+        settle(self, whole, ("auxiliary_channels",), 0, 4096)
+        settle(self, whole, ("auxiliary_index",), 0, MAX_STAGES - 1)
+        settle(self, wholes, ("pool_scales",), 1, 64, 16)
+        settle(self, rate, ("dropout",), 0.0, 1.0)
+        if not self.pool_scales:
+            raise InputError("pool_scales needs at least one scale, got none")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
         return _plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Decoder:
-        """Build from ``to_dict``'s form; unknown or ill-typed fields raise ValueError."""
-        return cls(**_checked(cls, data))
+    def from_dict(cls, data: Any) -> Decoder:
+        """Build from ``to_dict``'s form; unknown, ill-typed and boundless fields raise InputError."""
+        return cls(**_fields(cls, data))
 
 
 DECODERS = ("upernet", "fpn", "unet")
@@ -226,15 +262,15 @@ class MaskRules:
     palette: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if any(not 0 <= value <= 65535 for value in self.void):
-            raise ValueError(f"void values must be between 0 and 65535, got {self.void}")
-        if len(self.palette) % 3 or any(not 0 <= value <= 255 for value in self.palette):
-            raise ValueError("a palette needs three values of 0..255 a class")
+        settle(self, wholes, ("void",), 0, MAX_VALUES - 1, MAX_VALUES)
+        settle(self, wholes, ("palette",), 0, 255, 3 * MAX_VALUES)
+        if len(self.palette) % 3:
+            raise InputError(f"a palette needs three values of 0..255 a class, got {len(self.palette)} values")
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> MaskRules:
-        """Build from plain values; unknown or ill-typed fields raise ValueError."""
-        return cls(**_checked(cls, data))
+    def from_dict(cls, data: Any) -> MaskRules:
+        """Build from plain values; unknown, ill-typed and boundless fields raise InputError."""
+        return cls(**_fields(cls, data))
 
 
 @dataclass(frozen=True)
@@ -265,6 +301,15 @@ class ModelSpec:
     backbone: str = ""
     masks: MaskRules | None = None
 
+    def __post_init__(self) -> None:
+        settle(self, text, ("task", "name", "backbone"))
+        settle(self, switch, ("multi_label",))
+        if not isinstance(self.labels, list | tuple) or len(self.labels) > MAX_CLASSES:
+            raise InputError(f"labels must be a list of at most {MAX_CLASSES:,} names, got {shown(self.labels)}")
+        object.__setattr__(self, "labels", tuple(text(f"labels[{i}]", label) for i, label in enumerate(self.labels)))
+        if not isinstance(self.facts, dict) or not all(isinstance(key, str) for key in self.facts):
+            raise InputError(f"facts must be a table with names, got {shown(self.facts)}")
+
     def changed(self, **changes: Any) -> ModelSpec:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -274,19 +319,19 @@ class ModelSpec:
         return _plain(dataclasses.asdict(self))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ModelSpec:
-        """Build from ``to_dict``'s form; unknown or ill-typed fields raise ValueError."""
+    def from_dict(cls, data: Any) -> ModelSpec:
+        """Build from ``to_dict``'s form; unknown, ill-typed and boundless fields raise InputError."""
+        if not isinstance(data, dict):
+            raise InputError(f"a model's description must be a table, got {shown(data)}")
         values = dict(data)
-        if not isinstance(values.get("variant"), dict) or not isinstance(values.get("preprocessing"), dict):
-            raise ValueError("a model's description needs 'variant' and 'preprocessing'")
-        values["variant"] = Variant.from_dict(values["variant"])
-        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
-        for name, kind in (("decoder", Decoder), ("masks", MaskRules)):
-            if values.get(name) is not None:
-                if not isinstance(values[name], dict):
-                    raise ValueError(f"'{name}' must be a table, got {values[name]!r}")
-                values[name] = kind.from_dict(values[name])
-        return cls(**_checked(cls, values))
+        parts = {"variant": Variant, "preprocessing": Preprocessing, "decoder": Decoder, "masks": MaskRules}
+        for name, kind in parts.items():
+            if name in ("variant", "preprocessing") or values.get(name) is not None:
+                try:
+                    values[name] = kind.from_dict(values.get(name))  # type: ignore[attr-defined]
+                except InputError as error:
+                    raise InputError(f"{name}: {error}") from None
+        return cls(**_fields(cls, values))
 
 
 def _plain(value: Any) -> Any:
@@ -297,36 +342,15 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _checked(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    """Return ``data`` with lists turned into tuples, after comparing names and kinds with the defaults of ``cls``."""
-    fields = {item.name: item for item in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}")
-    values = {}
-    for name, value in data.items():
-        default = fields[name].default
-        if isinstance(value, list):
-            value = tuple(value)
-        if isinstance(default, bool):
-            fits = isinstance(value, bool)
-        elif isinstance(default, int):
-            fits = isinstance(value, int) and not isinstance(value, bool)
-        elif isinstance(default, float):
-            fits = isinstance(value, int | float) and not isinstance(value, bool)
-        elif isinstance(default, str):
-            fits = isinstance(value, str)
-        elif isinstance(default, tuple):
-            kinds = (str,) if name == "labels" else (int, float)
-            fits = isinstance(value, tuple) and all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
-            if fits and name in ("depths", "num_heads", "pretrained_windows", "size", "pool_scales", "void", "palette"):
-                fits = all(isinstance(item, int) for item in value)
-        else:
-            fits = True
-        if not fits:
-            raise ValueError(f"{cls.__name__}.{name} cannot be {value!r}")
-        values[name] = value
-    return values
+def _fields(cls: type, data: Any) -> dict[str, Any]:
+    """Return ``data`` when it is a table of fields of ``cls``; what they hold is for the class itself to check."""
+    if not isinstance(data, dict):
+        raise InputError(f"must be a table, got {shown(data)}")
+    known = [item.name for item in dataclasses.fields(cls)]
+    for name in data:
+        if name not in known:
+            raise InputError(f"{cls.__name__} has no field {shown(name)!r}")
+    return data
 
 
 def _short(values: tuple[float, ...]) -> str:

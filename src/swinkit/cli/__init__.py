@@ -24,7 +24,7 @@ from swinkit.cli.models import models
 from swinkit.cli.predict import predict
 from swinkit.cli.recipes import recipes
 from swinkit.cli.train import train
-from swinkit.errors import SwinkitError
+from swinkit.errors import SwinkitError, out_of_memory
 
 INTERRUPTED = 130
 
@@ -75,13 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SwinkitError as error:
         _report(str(error), debug)
         return error.exit_code
-    except MemoryError:
-        _report("out of memory; use smaller pictures, a smaller --batch or a smaller model", debug)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _report(f"{where}{error.strerror or error}", debug)
     except Exception as error:  # noqa: BLE001 - the border: what nobody foresaw still becomes a sentence
-        _report(f"internal error: {type(error).__name__}: {error}; run with --debug and report it", debug)
+        _report(out_of_memory(error) or f"internal error: {type(error).__name__}: {error}; run with --debug and report it", debug)
     return 1
 
 

@@ -1,31 +1,35 @@
 """Files to tensors, with no size believed before it is bounded and no code ever run.
 
-safetensors files are checked against their own header before they are mapped. Pickled files (``.pth``, ``.bin``) are
-only read by torch's weights-only unpickler; one that wants code is refused.
+safetensors files are checked against their own header before they are mapped, pickled ones (``.pth``, ``.bin``) instruction by
+instruction (``pickled.py``); one that wants code is refused.
 """
 
 from __future__ import annotations
 
-import json
-import pickle
+import math
+import os
 import re
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from swinkit.errors import CheckpointError, InputError, UnsafeFile
+from swinkit.errors import CheckpointError, UnsafeFile, out_of_memory, shown
+from swinkit.files import open_file, parse_json, read_text
+from swinkit.weights.pickled import load_pickle
 
 MAX_FILE = 16 << 30  # bytes; the largest released Swin has 2.8 GB
 MAX_HEADER = 16 << 20
-MAX_PICKLE = 64 << 20
 MAX_JSON = 32 << 20  # the config of a 22K model has 1.7 MB
-MAX_TENSORS = 100_000
+MAX_TENSORS = 20_000  # the largest Swin has 1,000, with a detector around it 2,000
+MAX_PARTS = 1000
+# What a safetensors file may hold, and the bytes of one number: what torch sums and converts everywhere.
+KINDS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_PLAIN = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool}
+_PLAIN |= {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 PICKLED = {".pth", ".pt", ".bin", ".ckpt"}
 SUFFIXES = PICKLED | {".safetensors"}
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -48,16 +52,17 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: it is no checkpoint, is cut short, or of a kind that cannot be used.
     """
     path = Path(path)
-    files = weight_files(path)
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
-    for file in files:
+    for file in weight_files(path):
         part, said = _read_file(file)
         twice = sorted(set(part) & set(tensors))
         if twice:
-            raise CheckpointError(f"{file}: tensor {twice[0]!r} is in another part already; download the parts again")
+            raise CheckpointError(f"{file}: tensor {shown(twice[0])!r} is in another part already; download the parts again")
         tensors |= part
         metadata |= said
+        if len(tensors) > MAX_TENSORS:
+            raise UnsafeFile(f"{path}: holds more than {MAX_TENSORS:,} tensors; give a file with one network's weights")
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors; give a file with a network's weights")
     return tensors, metadata
@@ -67,19 +72,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of bounded size.
 
     Raises:
-        CheckpointError: too large, no JSON, or no object.
+        CheckpointError: no regular file, too large, no JSON, or no object.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_JSON:
-            raise UnsafeFile(f"{path}: has {size:,} bytes, more than the {MAX_JSON:,} such a file may have")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: is no JSON ({_first_line(error)}); download it again") from error
+    text = read_text(path, MAX_JSON, CheckpointError, fix="download it again")
+    value = parse_json(text, str(path), CheckpointError, "download it again")
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds a {type(value).__name__} where an object was expected; download it again")
     return value
@@ -91,21 +87,27 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: the directory has none, or several to choose from.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a folder above may not be entered
         return [folder]
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be listed ({error.strerror}); check the folder's permissions") from error
+    names = {entry.name for entry in entries}
     for name, shards in zip(SINGLE_FILES, _SHARD_LISTS, strict=True):
-        if (folder / name).is_file():
+        if name in names:
             return [folder / name]
-        if (folder / shards).is_file():
+        if shards in names:
             return _shards(folder / shards)
-    if (folder / "weights" / "best.safetensors").is_file():  # the folder of a training run
-        return [folder / "weights" / "best.safetensors"]
-    others = sorted(folder.glob("*.safetensors")) or sorted(p for p in folder.iterdir() if p.suffix in PICKLED)
+    best = folder / "weights" / "best.safetensors"  # of a training run
+    if os.path.lexists(best):
+        return [best]
+    others = [p for p in entries if p.suffix == ".safetensors"] or [p for p in entries if p.suffix in PICKLED]
     if len(others) == 1:
         return others
     if others:
         raise CheckpointError(f"{folder}: holds {len(others)} weight files ({others[0].name}, ...); give one of them")
-    if (folder / "tf_model.h5").exists():
+    if "tf_model.h5" in names:
         raise CheckpointError(f"{folder}: holds only TensorFlow weights (tf_model.h5); give a PyTorch or safetensors file")
     raise CheckpointError(f"{folder}: holds no weights; it needs {SINGLE_FILES[0]} or {SINGLE_FILES[1]}")
 
@@ -123,57 +125,51 @@ def shard_names(index: Path, names: Iterable[Any]) -> list[str]:
     Raises:
         UnsafeFile: a name leads out of the folder.
     """
-    found = sorted({str(name) for name in names})
-    for name in found:
-        if not re.fullmatch(r"[\w.-]+\.(safetensors|bin)", name) or name.startswith("."):
-            raise UnsafeFile(f"{index}: names the part {name!r}, which is no plain file name; do not use this checkpoint")
-    return found
+    found: set[str] = set()
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,255}\.(safetensors|bin)", name) or name.startswith("."):
+            raise UnsafeFile(f"{index}: names the part {shown(name)!r}, which is no plain file name; do not use this checkpoint")
+        found.add(name)
+    if len(found) > MAX_PARTS:
+        raise UnsafeFile(f"{index}: names {len(found):,} parts, more than {MAX_PARTS:,}; do not use this checkpoint")
+    return sorted(found)
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if re.search(r"\.rank\d+$", path.stem) or re.search(r"\.rank\d+$", path.name):
         raise CheckpointError(f"{path}: is a part of a Swin-MoE (mixture of experts), which swinkit does not have")
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    if size > MAX_FILE:
-        raise UnsafeFile(f"{path}: has {size:,} bytes, more than the {MAX_FILE:,} a checkpoint may have")
+    with open_file(path, MAX_FILE, CheckpointError, fix="give a checkpoint's file") as file:
+        size, head = os.fstat(file.fileno()).st_size, file.read(16)
     if size < 16:
         raise CheckpointError(f"{path}: has only {size} bytes, no checkpoint; download it again")
     if head.startswith(b"\x89HDF"):
         raise CheckpointError(f"{path}: is a TensorFlow file (HDF5); give the PyTorch or safetensors file of that model")
     if head[8:9] == b"{" or path.suffix == ".safetensors":
-        return _read_safetensors(path, size)
+        tensors, metadata = _read_safetensors(path, size)
+        return _bounded(path, size, tensors), metadata
     if head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
-        return _bounded(path, size, _unwrap(path, _unpickle(path, size))), {}
+        return _bounded(path, size, _unwrap(path, load_pickle(path, size))), {}
     raise CheckpointError(
         f"{path}: is no checkpoint (it begins with {head[:8]!r}); give a .safetensors file or one written by torch.save"
     )
 
 
 def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
-    _check_header(path, size)
+    names = _check_header(path, size)
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            if len(names) > MAX_TENSORS:
-                raise UnsafeFile(f"{path}: announces {len(names):,} tensors, more than {MAX_TENSORS:,}")
             tensors = {name: file.get_tensor(name) for name in names}
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: is damaged ({_first_line(error)}); download it again") from error
-    return _bounded(path, size, _unwrap(path, tensors)), metadata
+    except Exception as error:  # whatever the library makes of a damaged file
+        reason = out_of_memory(error) or f"is damaged ({_first_line(error)}); download it again"
+        raise CheckpointError(f"{path}: {reason}") from error
+    return _unwrap(path, tensors), metadata
 
 
-def _check_header(path: Path, size: int) -> None:
-    """Compare what the header announces with the file's size before anything is mapped."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+def _check_header(path: Path, size: int) -> list[str]:
+    """Return the tensors' names after comparing what the header announces with the file, before anything is mapped."""
+    with open_file(path, size, CheckpointError, fix="download it again") as file:
+        length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER:
             raise UnsafeFile(
                 f"{path}: announces a header of {length:,} bytes, more than the {MAX_HEADER:,} allowed; "
@@ -184,57 +180,34 @@ def _check_header(path: Path, size: int) -> None:
                 f"{path}: is cut short (its header ends at byte {length + 8:,}, found {size:,}); download it again"
             )
         raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is no list of tensors ({_first_line(error)}); download it again") from error
-    expected = 8 + length + max(ends, default=0)
+    header = parse_json(raw, f"{path}: the header", CheckpointError, "download it again")
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is no list of tensors; download it again")
+    header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise UnsafeFile(f"{path}: announces {len(header):,} tensors, more than {MAX_TENSORS:,}; give one network's weights")
+    end = max((_end(path, name, entry) for name, entry in header.items()), default=0)
+    expected = 8 + length + end
     if expected > size:
         raise CheckpointError(f"{path}: is cut short (expected {expected:,} bytes, found {size:,}); download it again")
+    return list(header)
 
 
-def _unpickle(path: Path, size: int) -> Any:
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip:
-        _check_zip(path, size)
-    elif path.open("rb").read(4) == b"PK\x03\x04":
-        raise CheckpointError(f"{path}: is cut short (found {size:,} bytes, its table at the end is missing); download it again")
+def _end(path: Path, name: str, entry: Any) -> int:
+    """Return where a tensor's values end, after checking that it has a kind and a shape that fill its bytes."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        raise UnsafeFile(f"{path}: {_pickle_advice(error)}") from error
-    except (EOFError, OSError) as error:
-        raise CheckpointError(f"{path}: is cut short ({size:,} bytes: {_first_line(error)}); download it again") from error
+        kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, begin, end]
+        fits = all(type(number) is int and number >= 0 for number in numbers) and len(shape) <= 64
     except Exception as error:
-        if "TorchScript" in str(error):
-            raise UnsafeFile(f"{path}: is a TorchScript program, not weights; give the file of its state_dict") from error
-        raise CheckpointError(f"{path}: is damaged ({_first_line(error)}); download it again") from error
-
-
-def _check_zip(path: Path, size: int) -> None:
-    """Refuse archives that unpack to more than they are: torch writes its members uncompressed."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: is damaged ({_first_line(error)}); download it again") from error
-    if len(members) > MAX_TENSORS or sum(member.file_size for member in members) > size:
-        raise UnsafeFile(f"{path}: unpacks to more than the {size:,} bytes it has; do not use it")
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise UnsafeFile(f"{path}: is a compressed archive, which torch.save never writes; unpack it and give the file in it")
-        if member.filename.endswith(".pkl") and member.file_size > MAX_PICKLE:
-            raise UnsafeFile(f"{path}: its pickle has {member.file_size:,} bytes, more than the {MAX_PICKLE:,} allowed")
-
-
-def _pickle_advice(error: Exception) -> str:
-    wanted = re.search(r"(?:GLOBAL|global|class|instruction)\s+([\w.]+)", str(error))
-    what = f" ({wanted.group(1)})" if wanted else ""
-    return (
-        f"is a pickle that wants code to be run{what} and is not loaded; where you trust its origin, open it there and save "
-        "the tensors alone: torch.save({'model': checkpoint['model']}, 'weights.pth')"
-    )
+        raise CheckpointError(f"{path}: its header says no kind, shape and place of {shown(name)}; download it again") from error
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise CheckpointError(
+            f"{path}: {shown(name)} holds numbers of the kind {shown(kind)}; save it as F32, F16 or BF16 where it was made"
+        )
+    if not fits or math.prod(shape) * KINDS[kind] != end - begin:
+        raise CheckpointError(f"{path}: its header gives {shown(name)} another size than its shape; download it again")
+    return end
 
 
 def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
@@ -244,10 +217,10 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
             content = content[name]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a table of tensors; save a state_dict")
-    others = [str(name) for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
+    others = [name for name, value in content.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            f"{path}: {len(others)} entries are no tensors (first: {others[0]!r}); save the network's state_dict alone"
+            f"{path}: {len(others)} entries are no tensors (first: {shown(others[0])!r}); save the network's state_dict alone"
         )
     return {name.removeprefix("module."): value for name, value in content.items()}
 
@@ -255,9 +228,12 @@ def _unwrap(path: Path, content: Any) -> dict[str, Tensor]:
 def _bounded(path: Path, size: int, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Refuse tensors of odd kinds, and those that look larger than what is stored (views that repeat one value)."""
     total = 0
-    for name, tensor in tensors.items():
+    for key, tensor in tensors.items():
+        name = shown(key)
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
             raise CheckpointError(f"{path}: tensor {name!r} is sparse, quantized, complex or empty of data; save plain values")
+        if tensor.dtype not in _PLAIN:
+            raise CheckpointError(f"{path}: {name} holds {tensor.dtype}; save it as float32, float16 or bfloat16 instead")
         total += tensor.numel() * tensor.element_size()
         if total > size:
             raise UnsafeFile(f"{path}: its tensors announce more than the {size:,} bytes of the file; do not use it")
@@ -268,5 +244,4 @@ def _bounded(path: Path, size: int, tensors: dict[str, Tensor]) -> dict[str, Ten
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
+    return shown((str(error).strip() or type(error).__name__).splitlines()[0])
