@@ -34,8 +34,8 @@ _LIBRARIES = (None, "libc.so.6")  # the process itself
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-class Finding(Exception):
-    """Something that reading a file must never do; the message says what."""
+class Finding(BaseException):
+    """Something that reading a file must never do; the message says what. No ``except Exception`` of a reader hides it."""
 
 
 class Escaped(BaseException):

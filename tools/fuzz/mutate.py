@@ -281,8 +281,9 @@ def rehash(files: dict[str, Content]) -> None:
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         values: Any = json.loads(manifest) if isinstance(manifest, bytes) else None
         values.pop("sha256", None)
+        mark = values.pop("seal", "")  # neither is part of what is hashed
         for name in values.get("files", {}):
             content = files.get(name)
             values["files"][name] = hashlib.sha256(content if isinstance(content, bytes) else b"").hexdigest()
-        values["sha256"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        files["export.json"] = json.dumps(values).encode()
+        text = json.dumps(values, sort_keys=True).encode()
+        files["export.json"] = json.dumps({**values, "sha256": hashlib.sha256(text).hexdigest(), "seal": mark}).encode()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from swinkit.engines import exported
 from swinkit.models.classifier import SwinClassifier
@@ -21,7 +21,7 @@ from swinkit.specs import ModelSpec, Preprocessing
 from swinkit.training.checkpoint import Progress, save_state
 from swinkit.weights import save_folder
 from tools.fuzz.cases import PIPE, Content
-from tools.fuzz.targets import TINY
+from tools.fuzz.targets import OPENED_BESIDE, TINY
 
 Cases = dict[str, dict[str, Content]]
 SPEC = ModelSpec(TINY, Preprocessing((8, 8)), ("a", "b", "c"), name="tiny")
@@ -128,6 +128,8 @@ def weights() -> Cases:
     with tempfile.TemporaryDirectory() as place:
         save_folder(_network().state_dict(), SPEC, place)
         hub: dict[str, Content] = {path.name: path.read_bytes() for path in Path(place).iterdir() if path.suffix != ".md"}
+        stranger = load_file(Path(place) / "model.safetensors")
+    hub["model.safetensors"] = save(stranger)  # without our own description, which would be believed first
     parts: dict[str, Content] = {
         "config.json": hub["config.json"],
         "model.safetensors.index.json": json.dumps({"weight_map": dict.fromkeys(tensors, "part-1.safetensors")}).encode(),
@@ -187,7 +189,7 @@ def weights() -> Cases:
         "bad-hub-labels": hub | {"config.json": b'{"model_type": "swin", "id2label": {"0": "a", "x": "b"}}'},
         "bad-pipe": {"w.pth": PIPE},  # C2
         "bad-part-pipe": {**parts, "part-1.safetensors": PIPE},
-        "bad-config-pipe": {**hub, "config.json": PIPE},
+        "any-config-pipe": {**hub, "config.json": PIPE},
         "bad-part-outside": {**parts, "model.safetensors.index.json": b'{"weight_map": {"a": "../x.safetensors"}}'},
         "bad-device": {"w.safetensors": "link /dev/zero"},
     }
@@ -196,23 +198,31 @@ def weights() -> Cases:
 # --- exports
 
 
-def _manifest(to: str, files: dict[str, Content], /, **changes: Any) -> bytes:
-    """Return ``export.json`` for files that lie beside it, with every hash right."""
+def _manifest(to: str, files: dict[str, Content], mark: str = "", /, **changes: Any) -> bytes:
+    """Return ``export.json`` for files that lie beside it, with every hash right and a seal of nobody's."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if isinstance(data, bytes)}
     values = json.loads(exported.Manifest(to, SPEC, 1, [(8, 8)], ["layers.0.blocks.0"], [1e-6], files=hashes).to_json())
+    del values["sha256"], values["seal"]
     values |= changes
-    values.pop("sha256")
-    values["sha256"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    return json.dumps(values).encode()
+    text = json.dumps(values, sort_keys=True).encode()
+    return json.dumps({**values, "sha256": hashlib.sha256(text).hexdigest(), "seal": mark}).encode()
 
 
-def _export(to: str, graph: bytes = b"graph", /, more: dict[str, Content] | None = None, **changes: Any) -> dict[str, Content]:
+def _export(to: str, graph: bytes = b"graph", mark: str = "", /, **changes: Any) -> dict[str, Content]:
     canary = save({"8x8.answer.0": torch.zeros(1, 3), "8x8.block.0": torch.zeros(4)})
     files: dict[str, Content] = {"canary.safetensors": canary, f"8x8/{exported.KINDS[to][1]}": graph}
-    if to == "openvino":
-        files["8x8/model.bin"] = b"weights"
-    manifest = _manifest(to, files, **changes)
-    return {**files, "export.json": manifest, **(more or {})}
+    for name in OPENED_BESIDE.get(to, ()):
+        files[f"8x8/{name}"] = b"weights"
+    return {**files, "export.json": _manifest(to, files, mark, **changes)}
+
+
+def _unnamed(name: str) -> dict[str, Content]:
+    """Return an export whose manifest says nothing of a file that its library would open."""
+    files = _export("onnx")
+    said = {key: hashlib.sha256(data).hexdigest() for key, data in files.items() if isinstance(data, bytes)}
+    return files | {
+        "export.json": _manifest("onnx", files, files={key: said[key] for key in said if key not in (name, "export.json")})
+    }
 
 
 def program(**changes: Any) -> bytes:
@@ -251,12 +261,12 @@ def exports() -> Cases:
         "bad-changed-weights": {**openvino, "8x8/model.bin": b"other"},
         "bad-canary": {**onnx, "canary.safetensors": b"other"},
         "bad-missing": {name: data for name, data in onnx.items() if not name.endswith("model.onnx")},
-        "bad-floats-unnamed": _export("onnx", more={"8x8/floats.onnx": b"nobody hashed this"}),  # B7
-        "bad-weights-unnamed": _export("onnx", more={"8x8/model.onnx.data": b"nobody hashed this"}),
+        "bad-floats-unnamed": _unnamed("8x8/floats.onnx"),  # B7
+        "bad-weights-unnamed": _unnamed("8x8/model.onnx.data"),
         "bad-graph-pipe": {**onnx, "8x8/model.onnx": PIPE},
         "bad-manifest-pipe": {**onnx, "export.json": PIPE},
         "bad-canary-pipe": {**onnx, "canary.safetensors": PIPE},
-        "bad-seal-of-nobody": _export("torch", program(), seal="0" * 64),
+        "bad-seal-of-nobody": _export("torch", program(), "0" * 64),
         "bad-kind-unknown": _export("onnx", to="exe"),
         "bad-sizes": _export("onnx", sizes=[[16384, 16384]]),
         "bad-size-text": _export("onnx", sizes=[["8", "8"]]),

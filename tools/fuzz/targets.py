@@ -42,6 +42,10 @@ def _only(folder: Path) -> Path:
     return files[0] if len(files) == 1 else folder
 
 
+# What the libraries open beside a graph.
+OPENED_BESIDE = {"onnx": ("model.onnx.data", "floats.onnx"), "openvino": ("model.bin",)}
+
+
 def weights(folder: Path) -> None:
     """Checkpoints of every kind, and the folders around them: opened, and asked about a photo."""
     predictor = swinkit.load(_only(folder))
@@ -74,8 +78,10 @@ def _no_runtime(folder: Path) -> Iterator[None]:
         for name, expected in manifest.files.items():
             if exported.file_hash(folder / name) != expected:
                 raise Finding(f"{path} was opened although {name} is not the file that was written")
-        if unnamed := {item.relative_to(folder).as_posix() for item in path.parent.iterdir()} - set(manifest.files):
-            raise Finding(f"{path} was opened beside {unnamed.pop()}, which no hash covers")
+        for beside in OPENED_BESIDE[to]:
+            place = path.parent / beside
+            if place.exists() and place.relative_to(folder).as_posix() not in manifest.files:
+                raise Finding(f"{path} was opened beside {beside}, which no hash covers")
         return lambda pixels: [np.zeros((len(pixels), 3), np.float32)]
 
     before, exported.open_runtime = exported.open_runtime, opened
@@ -89,7 +95,7 @@ def masks(folder: Path) -> None:
     """Label maps."""
     path = _only(folder)
     values, _ = read_mask(path, "mask")
-    if values.ndim != 2 or values.dtype != np.int32:
+    if values.ndim != 2 or values.dtype.kind not in "iu":
         raise Finding(f"a label map of {values.shape}, {values.dtype}")
     ids = MaskReader(MaskRules((7,)), 12).read(path, "mask")
     if set(np.unique(ids)) - {*range(12), 255}:
