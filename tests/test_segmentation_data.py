@@ -193,14 +193,14 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty mask": (lambda r: (r / "masks" / "1.png").write_bytes(b""), "1.png: is empty"),
     "cut mask": (
         lambda r: (r / "masks" / "1.png").write_bytes((r / "masks" / "1.png").read_bytes()[:40]),
-        "1.png: cannot be read as a mask",
+        "1.png: is no picture that can be read",
     ),
     "text for a mask": (lambda r: (r / "masks" / "1.png").write_text("no"), "1.png: is no picture that can be read .it is text"),
     "mask of another size": (lambda r: mask(r / "masks" / "1.png", 1, 11, 8), "is 11 x 8, its picture 12 x 8"),
     "mask of a turned picture": (_turned, "turned by its EXIF orientation"),
     "colour mask": (_rgb, "is a colour picture"),
     "mask with alpha": (lambda r: mask(r / "masks" / "1.png", 1, mode="LA"), "is a colour picture"),
-    "float mask": (lambda r: Image.new("F", (12, 8)).save(r / "masks" / "1.tiff"), "pairs have the same name|colour picture"),
+    "float mask": (lambda r: Image.new("F", (12, 8)).save(r / "masks" / "1.tiff"), "1.png and .*1.tiff: have one name"),
     "JPEG mask": (_jpeg, "is a JPEG"),
     "label 999": (_label_999, "holds the value 999, which is no class"),
     "label 999 without names": (lambda r: mask(r / "masks" / "1.png", 999), "no classes.txt names the classes"),
@@ -214,7 +214,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "doubled class": (lambda r: (r / "classes.txt").write_text("a\na\nb\n"), "is named twice"),
     "too few classes": (lambda r: (r / "classes.txt").write_text("a\n"), "which is no class"),
     "too many classes": (lambda r: (r / "classes.txt").write_text("\n".join(map(str, range(300)))), "300 classes"),
-    "COCO that is no JSON": (lambda r: (r / "annotations.json").write_text("{"), "no COCO annotation file"),
+    "COCO that is no JSON": (lambda r: (r / "annotations.json").write_text("{"), "is not usable JSON"),
     "COCO without pictures": (
         lambda r: (r / "annotations.json").write_text(
             json.dumps({"images": [{"id": 1, "file_name": "x.jpg"}], "categories": [], "annotations": []})
@@ -223,9 +223,15 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "COCO with an unknown category": (
         lambda r: (r / "annotations.json").write_text(
-            json.dumps({"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 3}]})
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "1.jpg"}],
+                    "categories": [],
+                    "annotations": [{"image_id": 1, "category_id": 3}],
+                }
+            )
         ),
-        "no COCO annotation file",
+        "'category_id' is 3, which no category has",
     ),
     "COCO with a run-length bomb": (
         lambda r: (r / "annotations.json").write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +28,19 @@ MAX_PAIRS = 10_000
 
 @dataclass
 class Report:
-    """What ``check_data`` found. ``fatal`` must be mended before training, ``warnings`` should be looked at."""
+    """What ``check_data`` found. ``fatal`` must be mended before training, ``warnings`` should be looked at.
+
+    Args:
+        where: what was checked.
+        pictures: of each part.
+        counts: of each part the pictures that have a class, in the order of the classes; a picture may have several.
+        void: label maps only: of each part the pictures with pixels that are of no class.
+    """
 
     where: str
+    pictures: dict[str, int] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    void: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     exact_duplicates: list[list[str]] = field(default_factory=list)
@@ -129,9 +139,10 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
         for index in range(len(data)):
             target = data.target(index)
             targets.update(target if isinstance(target, tuple) else [target])
+        report.pictures[part] = len(data)
         report.counts[part] = {name: targets[i] for i, name in enumerate(data.classes)}
         for suffix, count in data.skipped.items():
-            report.skipped[suffix] = report.skipped.get(suffix, 0) + count
+            report.skipped[shown(suffix)] = report.skipped.get(shown(suffix), 0) + count
         if data.classes != first.classes:
             differing = sorted(set(data.classes) ^ set(first.classes))
             how = f"{len(differing)} differ, first: {differing[0]!r}" if differing else "the same, in another order"
@@ -147,6 +158,12 @@ def _check_classes(parts: dict[str, ClassificationData], report: Report) -> None
                 f"{part}: the largest class has {max(counts)} pictures, the smallest {min(counts)}; "
                 "consider class_weights=balanced"
             )
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in first.classes:
+        alike[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            report.warnings.append(f"classes {names[0]!r} and {names[1]!r} have almost one name; join them if they are one class")
     if len(first.classes) < 2 and not first.multi_label:
         report.fatal.append(f"only one class ({', '.join(first.classes)}); at least 2 are needed")
     if report.skipped:
@@ -265,11 +282,12 @@ def summary(report: Report) -> list[str]:
     """Return the report as lines for a terminal."""
     lines = []
     for part, counts in report.counts.items():
-        shown = ", ".join(f"{name} {count}" for name, count in itertools.islice(counts.items(), 12))
+        some = ", ".join(f"{name} {count}" for name, count in itertools.islice(counts.items(), 12))
         more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
-        lines.append(f"{part}: {sum(counts.values())} in {len(counts)} classes ({shown}{more})")
+        void = f"; void in {report.void[part]}" if part in report.void else ""
+        lines.append(f"{part}: {report.pictures[part]} in {len(counts)} classes ({some}{more}){void}")
     lines += [f"FATAL {text}" for text in report.fatal]
     lines += [f"warning {text}" for text in report.warnings]
     if not report.fatal and not report.warnings:
         lines.append("nothing to complain about")
-    return lines
+    return [shown(line) for line in lines]

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from swinkit.data.check import Report, check_doubles, look
 from swinkit.data.containers import FolderSource, Source, ZipSource
-from swinkit.data.folders import PARTS, MissingPart
 from swinkit.data.masks import IGNORED, read_mask
-from swinkit.data.segmentation import (
-    SegmentationData,
-    named,
-    names_a_layout,
-    open_segmentation,
-    part_of,
-    pictures_and_masks,
-)
-from swinkit.errors import ImageError
+from swinkit.data.parts import PARTS, MissingPart
+from swinkit.data.segmentation import SegmentationData, find_pairs, named, names_a_layout, open_segmentation, part_of
+from swinkit.errors import ImageError, InputError
 from swinkit.specs import MaskRules
 
 
@@ -32,69 +25,76 @@ def has_masks(source: str | Path) -> bool:
         return False
     place: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     names = place.names()
-    pictures, masks = pictures_and_masks(names)
-    return bool(pictures and masks) or names_a_layout(names)
+    pairs = find_pairs(names)
+    return bool(pairs.pictures and pairs.masks) or names_a_layout(names)
 
 
-def check_masks(source: str | Path, progress: Callable[[int, int], None] | None = None) -> Report:
+def check_masks(
+    source: str | Path, progress: Callable[[int, int], None] | None = None, void: Sequence[int] = ()
+) -> Report:
     """Read every pair and report: ``counts`` are the pictures of each part that have a class (a value, without names).
 
     Args:
         source: folder or zip in a layout that ``open_segmentation`` knows.
         progress: called with (done, total) now and then.
+        void: values besides 255 that mean nothing, where the data does not say it.
 
     Raises:
         DatasetError: nothing of these layouts is there.
+        InputError: ``void`` for a layout that has its own.
     """
     path = Path(source)
     place: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     names = place.names()
     if names_a_layout(names):
+        if void:
+            raise InputError(f"{path}: its layout says what is void; leave out --void")
         return _check_opened(path, progress)
-    pictures, masks = pictures_and_masks(names)
-    report = Report(str(source))
-    classes, rules = named(place, names, path, [], MaskRules())
-    void = {*rules.void, IGNORED}
-    values_of = [value for value in range(65536) if value not in void][: len(classes)]
+    report, pairs = Report(str(source)), find_pairs(names)
+    classes, rules = named(place, names, path, [], MaskRules(tuple(void)) if void else None)
+    nothing = {*rules.void, IGNORED}
+    values_of = [value for value in range(65536) if value not in nothing][: len(classes)]
     names_of = dict(zip(values_of, classes, strict=True))
-    for what, lone in (
-        ("pictures without a mask", [pictures[key] for key in sorted(pictures.keys() - masks.keys())]),
-        ("masks without a picture", [masks[key] for key in sorted(masks.keys() - pictures.keys())]),
-    ):
+    for what, lone in zip(("pictures without a mask", "masks without a picture"), pairs.alone, strict=True):
         if lone:
             report.fatal.append(f"{len(lone)} {what} (first: {place.label(lone[0])}); pairs have the same name")
+    if pairs.doubled:
+        first, second = (place.label(name) for name in pairs.doubled[0])
+        report.fatal.append(f"{len(pairs.doubled)} names stand twice (first: {first} and {second}); keep one of each")
     found: list[tuple[str, str, str, np.ndarray]] = []
+    seen: dict[str, Counter[int]] = {}
     sizes: list[str] = []
     empty: list[str] = []
-    unknown: Counter[int] = Counter()
-    pairs = sorted(pictures.keys() & masks.keys())
-    for done, key in enumerate(pairs, 1):
-        part, label = part_of(key) or "all", place.label(masks[key])
-        counts = report.counts.setdefault(part, dict.fromkeys(classes, 0))
+    keys = sorted(pairs.pictures.keys() & pairs.masks.keys())
+    for done, key in enumerate(keys, 1):
+        part, picture, mask = part_of(key) or "all", pairs.pictures[key], pairs.masks[key]
+        report.pictures[part] = report.pictures.get(part, 0) + 1
         try:
-            pixels, bits, size = look(place.read(pictures[key]), place.label(pictures[key]))
-            found.append((part, place.label(pictures[key]), pixels, bits))
-            values, _ = read_mask(place.read(masks[key]), label)
+            pixels, bits, size = look(place.read(picture), place.label(picture))
+            found.append((part, place.label(picture), pixels, bits))
+            values, _ = read_mask(place.read(mask), place.label(mask))
         except ImageError as error:
             report.broken.append(str(error))
-            continue
-        if values.shape != size:
-            sizes.append(f"{label}: {values.shape[1]} x {values.shape[0]}, its picture {size[1]} x {size[0]}")
-        present = [int(value) for value in np.unique(values) if value not in void]
-        if not present:
-            empty.append(label)
-        for value in present:
-            if classes and value not in names_of:
-                unknown[value] += 1
-            else:
-                name = names_of.get(value, str(value))
-                counts[name] = counts.get(name, 0) + 1
+        else:
+            if values.shape != size:
+                sizes.append(f"{place.label(mask)}: {values.shape[1]} x {values.shape[0]}, its picture {size[1]} x {size[0]}")
+            there = {int(value) for value in np.unique(values)}
+            seen.setdefault(part, Counter()).update(there)
+            report.void[part] = report.void.get(part, 0) + bool(there & nothing)
+            if there <= nothing:
+                empty.append(place.label(mask))
         if progress is not None:
-            progress(done, len(pairs))
+            progress(done, len(keys))
+    total = sum(seen.values(), Counter())
+    order = values_of if classes else sorted(total.keys() - nothing)
+    report.counts = {
+        part: {names_of.get(value, str(value)): seen.get(part, Counter())[value] for value in order} for part in report.pictures
+    }
     _sum_up_broken(report)
     if sizes:
         report.fatal.append(f"{len(sizes)} masks have another size than their picture (first: {sizes[0]})")
-    if unknown:
+    unknown = Counter({value: count for value, count in total.items() if value not in nothing and value not in names_of})
+    if classes and unknown:
         value, count = unknown.most_common(1)[0]
         report.fatal.append(
             f"{len(unknown)} values are no class of the {len(classes)} (most often {value}, in {count} masks); name them void or "
@@ -103,7 +103,9 @@ def check_masks(source: str | Path, progress: Callable[[int, int], None] | None 
     if empty:
         report.warnings.append(f"{len(empty)} masks are void from edge to edge (first: {empty[0]})")
     if not classes:
-        report.warnings.append("no classes.txt names the classes; values are counted as they stand")
+        report.warnings.append(
+            "no classes.txt names the classes; values are counted as they stand, and one that means nothing (--void) as a class"
+        )
     check_doubles(found, report)
     return report
 
@@ -116,18 +118,21 @@ def _check_opened(path: Path, progress: Callable[[int, int], None] | None) -> Re
         with contextlib.suppress(MissingPart):
             parts[part] = open_segmentation(path, part)
     pairs = [(part, data, index) for part, data in parts.items() for index in range(len(data))]
+    report.pictures = {part: len(data) for part, data in parts.items()}
+    report.counts = {part: dict.fromkeys(data.classes, 0) for part, data in parts.items()}
+    report.void = dict.fromkeys(parts, 0)
     for done, (part, data, index) in enumerate(pairs, 1):
-        counts = report.counts.setdefault(part, dict.fromkeys(data.classes, 0))
         source, picture, _ = data.items[index]
         try:
             pixels, bits, size = look(data.sources[source].read(picture), data.name(index))
             found.append((part, data.name(index), pixels, bits))
-            values = data.mask(index, size)
+            values = np.unique(data.mask(index, size))
         except ImageError as error:
             report.broken.append(str(error))
-            continue
-        for value in np.unique(values[values != IGNORED]):
-            counts[data.classes[value]] += 1
+        else:
+            report.void[part] += IGNORED in values
+            for value in values[values != IGNORED]:
+                report.counts[part][data.classes[value]] += 1
         if progress is not None:
             progress(done, len(pairs))
     _sum_up_broken(report)

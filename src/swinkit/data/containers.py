@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
+import weakref
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES
 from swinkit.errors import DatasetError, ImageError, shown
+from swinkit.files import open_file, read_file
 
+MAX_ZIP = 2**42  # read member by member
+MAX_DIRECTORY = 256 * 2**20  # of a zip, which is read as a whole: some two million names
+_PACKINGS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2}  # the others may ask for gigabytes to unpack a byte
 MAX_RATIO = 200  # deflate ends at about 1,030; pictures are packed already
 FREE_BYTES = 4 * 2**20  # a small member of one colour may shrink to nearly nothing
 
@@ -68,9 +74,28 @@ class FolderSource:
         """Return the file's path; opening it is the reader's."""
         return self.root / name
 
+    def content(self, name: str, limit: int) -> bytes:
+        """Return the bytes of a description: a list of classes, annotations.
+
+        Raises:
+            DatasetError: no regular file, more than ``limit`` bytes, or a name that leads out of the folder.
+        """
+        return read_file(self.path(name), limit, DatasetError, self.label(name))
+
     def label(self, name: str) -> str:
         """Return the file's path for people."""
         return shown(str(self.root / name))
+
+
+class _Archive(io.BufferedReader):
+    """A zip's file, which refuses to read a directory of names that is larger than any data set's."""
+
+    limit: int | None = MAX_DIRECTORY
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.limit is not None and size is not None and size > self.limit:
+            raise DatasetError(f"its directory has {size:,} bytes, more than the {self.limit:,} allowed; make several zips")
+        return super().read(size)
 
 
 @dataclass
@@ -88,10 +113,18 @@ class ZipSource:
         process = os.getpid()
         archive = self._open.get(process)
         if archive is None:
+            with open_file(self.root, MAX_ZIP, DatasetError, fix="give a zip") as opened:
+                file = _Archive(io.FileIO(os.dup(opened.fileno())))
             try:
-                archive = zipfile.ZipFile(self.root)
+                archive = zipfile.ZipFile(file)
+            except DatasetError as error:
+                file.close()
+                raise DatasetError(f"{self.root}: {error}") from error
             except Exception as error:  # damaged directories raise struct.error and others besides BadZipFile
+                file.close()
                 raise DatasetError(f"{self.root}: is no readable zip ({error}); copy it again") from error
+            file.limit = None
+            weakref.finalize(archive, file.close)
             self._open = {process: archive}  # one assignment: reading threads never meet an emptied table
         return archive
 
@@ -120,27 +153,33 @@ class ZipSource:
             raise DatasetError(f"{self.root}: {len(doubled)} names stand twice (first: {doubled[0]!r}); pack it again")
         return sorted(names)
 
-    def read(self, name: str) -> bytes | Path:
+    def read(self, name: str) -> bytes:
         """Return the member's bytes.
 
         Raises:
             ImageError: it cannot be unpacked.
         """
         try:
+            if self._zip().getinfo(name).compress_type not in _PACKINGS:
+                raise NotImplementedError("packed in an unusual way; deflate is understood")
             with self._zip().open(name) as file:
                 data = file.read(MAX_BYTES + 1)
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            RuntimeError,
-            KeyError,
-            NotImplementedError,
-            EOFError,
-            ValueError,
-        ) as error:
+        except Exception as error:  # zipfile's, zlib's and bz2's have no common base
             raise ImageError(f"{self.label(name)}: cannot be unpacked ({error}); copy the zip again") from error
-        except Exception as error:  # zlib.error and its kin have no common base
-            raise ImageError(f"{self.label(name)}: cannot be unpacked ({error}); copy the zip again") from error
+        return data
+
+    def content(self, name: str, limit: int) -> bytes:
+        """Return the bytes of a description, which a member holds.
+
+        Raises:
+            DatasetError: it cannot be unpacked, or has more than ``limit`` bytes.
+        """
+        try:
+            data = self.read(name)
+        except ImageError as error:
+            raise DatasetError(str(error)) from error
+        if len(data) > limit:
+            raise DatasetError(f"{self.label(name)}: has more than the {limit:,} bytes allowed; write it again")
         return data
 
     def label(self, name: str) -> str:

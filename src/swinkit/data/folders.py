@@ -10,122 +10,21 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from swinkit.data.containers import FolderSource, Source, ZipSource, is_picture
-from swinkit.data.images import read_image
+from swinkit.data.hub import HubData, is_hub_folder, open_hub
+from swinkit.data.labelled import ClassificationData, Target
+from swinkit.data.names import MAX_LABELS, checked_labels
+from swinkit.data.parts import PART_WORDS, PARTS, MissingPart, UndividedData
 from swinkit.data.tables import column, numbers_first, read_rows, read_text
-from swinkit.errors import DatasetError, ImageError, shown
-from swinkit.extras import need
+from swinkit.errors import DatasetError
 from swinkit.labels import imagenet_synsets
-
-PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test",)}
-Target = int | tuple[int, ...]
-
-
-class MissingPart(DatasetError):
-    """The data set is there, but not the part of it that was asked for."""
-
-
-class UndividedData(MissingPart):
-    """A part was asked for, and the data set has no parts at all."""
-
-
-@dataclass
-class ClassificationData:
-    """Pictures with their classes.
-
-    Args:
-        classes: names in index order.
-        items: (source number, name inside it, target) of each picture.
-        sources: folders and zips the items point into.
-        multi_label: True when a target is a tuple of class indices.
-        skipped: files that are no pictures, by suffix.
-    """
-
-    classes: list[str]
-    items: list[tuple[int, str, Target]]
-    sources: list[Source]
-    multi_label: bool = False
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def name(self, index: int) -> str:
-        """Return the picture's path, for people; members of a zip stand behind its path."""
-        source, name, _ = self.items[index]
-        return self.sources[source].label(name)
-
-    def target(self, index: int) -> Any:
-        """Return the class index, or the tuple of them (multi-label)."""
-        return self.items[index][2]
-
-    def read(self, index: int, grey: bool = False) -> Image.Image:
-        """Return the upright picture, "RGB" or "L".
-
-        Raises:
-            ImageError: it cannot be read; the message starts with its name.
-        """
-        return read_image(self.encoded(index), name=self.name(index), grey=grey)
-
-    def check(self, index: int) -> None:
-        """Read all that belongs to a sample.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        self.read(index)
-
-    def encoded(self, index: int) -> bytes | Path:
-        """Return the picture as it is stored: its bytes, or the path of its file."""
-        source, name, _ = self.items[index]
-        return self.sources[source].read(name)
-
-    def fingerprint(self) -> str:
-        """Return a short hash of classes, names and targets; where the files lie does not count."""
-        digest = hashlib.sha256(json.dumps(self.classes).encode())
-        for _, name, target in self.items:
-            digest.update(f"{name}\0{target}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()[:16]
-
-    def subset(self, indices: list[int]) -> ClassificationData:
-        """Return some of the pictures, with the same classes."""
-        return ClassificationData(self.classes, [self.items[i] for i in indices], self.sources, self.multi_label)
-
-
-class HubData(ClassificationData):
-    """A data set written by the ``datasets`` library: pictures come from its own files."""
-
-    def __init__(self, rows: Any, classes: list[str], image: str, label: str, where: str) -> None:
-        super().__init__(classes, [(0, str(i), int(t)) for i, t in enumerate(rows[label])], [FolderSource(Path(where))])
-        self.rows, self.image = rows, image
-
-    def encoded(self, index: int) -> bytes | Path:
-        """Return the stored bytes, so that every picture goes through the one reader and its bounds."""
-        name = self.name(index)
-        try:
-            stored = self.rows[int(self.items[index][1])][self.image]
-        except Exception as error:  # damaged tables raise whatever the library below does
-            raise ImageError(f"{name}: cannot be read ({error}); copy the data set again") from error
-        if not stored or stored.get("bytes") is None:
-            raise ImageError(f"{name}: holds a path instead of a picture; save the data set again with its pictures")
-        return stored["bytes"]
-
-    def subset(self, indices: list[int]) -> ClassificationData:
-        """Return some of the pictures, with the same classes."""
-        kept = HubData.__new__(HubData)
-        kept.__dict__ = {**self.__dict__, "items": [self.items[i] for i in indices]}
-        return kept
 
 
 def open_dataset(source: str | Path, split: str | None = None) -> ClassificationData:
@@ -197,6 +96,9 @@ def _paths(text: str) -> list[Path]:
             raise DatasetError(f"{str(path)!r}: does not exist; check the path")
     if not paths:
         raise DatasetError(f"{text!r}: no path was given; name a folder, a zip or a CSV file")
+    doubled = [str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
+    if doubled:
+        raise DatasetError(f"{text!r}: names {doubled[0]!r} twice; name each part once")
     return paths
 
 
@@ -206,6 +108,8 @@ def _merged(parts: list[ClassificationData], where: str) -> ClassificationData:
     items: list[tuple[int, str, Target]] = []
     sources: list[Source] = []
     for part in parts:
+        if isinstance(part, HubData):
+            raise DatasetError(f"{where}: folders of the datasets library cannot be joined; give one of them")
         if part.classes != first.classes or part.multi_label != first.multi_label:
             differing = sorted(set(part.classes) ^ set(first.classes)) or ["their order"]
             raise DatasetError(f"{where}: the parts have other classes (first: {differing[0]!r}); they must be the same")
@@ -215,18 +119,19 @@ def _merged(parts: list[ClassificationData], where: str) -> ClassificationData:
 
 
 def _from_folder(path: Path, split: str | None) -> ClassificationData:
-    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        return _from_datasets(path, split)
+    if is_hub_folder(path):
+        return open_hub(path, split)
+    # What is there under such a name is opened, and refused where it is no file: passed over, its labels would be missing.
     for name in PARTS.get(split or "", ()):
-        if (path / f"{name}_map.txt").is_file():
+        if os.path.lexists(path / f"{name}_map.txt"):
             return _from_map(path, name)
-        if (path / f"{name}.csv").is_file():
+        if os.path.lexists(path / f"{name}.csv"):
             return _from_table(path / f"{name}.csv", None)
-        if (path / f"{name}.zip").is_file():
+        if os.path.lexists(path / f"{name}.zip"):
             return _from_tree(ZipSource(path / f"{name}.zip"), None, str(path / f"{name}.zip"))
     for name in ("metadata.csv", "metadata.jsonl"):
         for part in ("", *PARTS.get(split or "", ())):
-            if (path / part / name).is_file():
+            if os.path.lexists(path / part / name):
                 return _from_table(path / part / name, None if part else split)
     zips = sorted(path.glob("*.zip"))
     if zips and not any(child.is_dir() for child in path.iterdir()):
@@ -242,7 +147,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     names = source.names()
     entries = [(name, PurePosixPath(name).parts) for name in names if is_picture(name)]
     others = [PurePosixPath(name).parts for name in names if not is_picture(name)]
-    known = {word for words in PARTS.values() for word in words}
+    known = set(PART_WORDS)
 
     def part_at(depth: int) -> bool:
         # A folder "train" right above pictures is a class (a railway train) if classes of other names stand beside it.
@@ -273,10 +178,7 @@ def _from_tree(source: Source, split: str | None, where: str) -> ClassificationD
     entries = [entry for entry in entries if len(entry[1]) >= 2]
     skipped = Counter(PurePosixPath(parts[-1]).suffix.lower() or parts[-1] for parts in others)
     skipped["outside a class folder"] += len(loose)
-    classes = sorted({parts[0] for _, parts in entries})
-    for name in classes:
-        if shown(name) != name:
-            raise DatasetError(f"{where}: class folder {shown(name)!r} has a name that cannot be shown; rename it")
+    classes = checked_labels(sorted({parts[0] for _, parts in entries}), where)
     index = {name: number for number, name in enumerate(classes)}
     return ClassificationData(classes, [(0, name, index[parts[0]]) for name, parts in entries], [source], skipped=+skipped)
 
@@ -285,7 +187,7 @@ def _from_map(path: Path, part: str) -> ClassificationData:
     """Read the authors' layout: a list of names and indices beside a zip."""
     table = path / f"{part}_map.txt"
     archive = path / f"{part}.zip"
-    if not archive.is_file():
+    if not os.path.lexists(archive):
         raise DatasetError(f"{archive}: does not exist, though {table.name} stands beside; put the zip there")
     source = ZipSource(archive)
     members = source.names()
@@ -293,6 +195,7 @@ def _from_map(path: Path, part: str) -> ClassificationData:
     # The authors write "n01440764/x.JPEG" for a member that may lie under one more folder.
     prefix = members[0].split("/")[0] + "/" if members else ""
     items: list[tuple[int, str, Target]] = []
+    lines: dict[str, int] = {}
     for number, line in enumerate(read_text(table).splitlines(), 1):
         if not line.strip():
             continue
@@ -303,9 +206,12 @@ def _from_map(path: Path, part: str) -> ClassificationData:
         member = name if name in known else prefix + name
         if member not in known:
             raise DatasetError(f"{table}, line {number}: {name!r} is not in {archive.name}; make the list and the zip agree")
+        if member in lines:
+            raise DatasetError(f"{table}, line {number}: {name!r} stands in line {lines[member]} already; keep one of them")
+        lines[member] = number
         items.append((0, member, int(index)))
     count = max((int(target) for _, _, target in items), default=-1) + 1  # type: ignore[arg-type]
-    if count > 100_000:
+    if count > MAX_LABELS:
         raise DatasetError(f"{table}: index {count - 1} is too large for a class")
     synsets = imagenet_synsets(count)
     places = {name: place for place, name in enumerate(synsets)}
@@ -326,74 +232,66 @@ def _from_table(path: Path, split: str | None) -> ClassificationData:
     file = column(path, fields, ("file_name", "file", "filename", "path", "image"))
     label = column(path, fields, ("label", "labels", "class", "category"))
     multi = label.strip().lower() == "labels" or any(isinstance(row[label], list) or ";" in str(row[label]) for _, row in rows)
-    wanted = _rows_of_part(path, rows, file, split)
+    words, chosen = _parts_of_rows(path, rows, file, split)
     source = FolderSource(path.parent)
     named: list[tuple[str, list[str], bool]] = []
-    for number, row in rows:
-        name, value = str(row[file] or "").strip(), row[label]
-        if not name or value is None or (str(value).strip() == "" and not multi):
-            raise DatasetError(f"{path}, line {number}: the file or its label is empty")
-        chosen = number in wanted
-        if chosen and not os.path.isfile(source.path(name)):  # noqa: PTH113 - pathlib raises on names too long for the file system
-            raise DatasetError(f"{path}, line {number}: {name!r} does not exist below {path.parent}")
-        values = value if isinstance(value, list) else str(value).split(";") if multi else [str(value)]
-        named.append((name, [str(item).strip() for item in values if str(item).strip()], chosen))
+    lines: dict[tuple[str, str], int] = {}
+    labels: dict[str, tuple[int, list[str]]] = {}
+    for (number, row), word in zip(rows, words, strict=True):
+        where, name = f"{path}, line {number}", str(row[file] or "").strip()
+        values = _labels(row[label], multi, where)
+        if not name or not (values or multi):
+            raise DatasetError(f"{where}: the file or its label is empty")
+        wanted = word in chosen
+        if wanted and not os.path.isfile(source.path(name)):  # noqa: PTH113 - pathlib raises on names too long for the file system
+            raise DatasetError(f"{where}: {name!r} does not exist below {path.parent}")
+        key = os.path.normpath(name)
+        before, said = labels.setdefault(key, (number, values))
+        if said != values or lines.setdefault((key, word), number) != number:
+            what = "with another label" if said != values else "already"
+            raise DatasetError(f"{where}: {name!r} stands in line {before} {what}; give each file one line")
+        named.append((name, values, wanted))
     # Of all rows: a label too rare to stand in one part is still a class there, and every part has the same order.
-    classes = sorted({item for _, values, _ in named for item in values}, key=numbers_first)
+    classes = checked_labels(sorted({item for _, values, _ in named for item in values}, key=numbers_first), str(path))
     index = {name: number for number, name in enumerate(classes)}
     items: list[tuple[int, str, Target]] = [
         (0, name, tuple(sorted({index[v] for v in values})) if multi else index[values[0]])
-        for name, values, chosen in named
-        if chosen
+        for name, values, wanted in named
+        if wanted
     ]
     return ClassificationData(classes, items, [source], multi_label=multi)
 
 
-def _rows_of_part(path: Path, rows: list[tuple[int, dict[str, Any]]], file: str, split: str | None) -> set[int]:
-    """Return the lines that belong to ``split``: by a column "split", else by the first folder of the file's name.
+def _labels(value: Any, multi: bool, where: str) -> list[str]:
+    """Return the labels in a cell of a table, or in a field of a line of JSON."""
+    values = value if isinstance(value, list) else str("" if value is None else value).split(";") if multi else [value]
+    if not all(item is None or isinstance(item, str | int | float) for item in values) or isinstance(value, dict):
+        raise DatasetError(f"{where}: the label is neither text nor a number; write its name")
+    return [text for item in values if (text := str("" if item is None else item).strip())]
+
+
+def _parts_of_rows(
+    path: Path, rows: list[tuple[int, dict[str, Any]]], file: str, split: str | None
+) -> tuple[list[str], set[str]]:
+    """Return (what each row says it belongs to, what of that is ``split``): by a column "split", else by the file's first folder.
 
     Raises:
-        MissingPart: no row does.
+        MissingPart: no row belongs to it.
     """
     part = next((name for name in rows[0][1] if name.strip().lower() == "split"), None)
     folders = [str(row[file] or "").strip().partition("/")[0].lower() for _, row in rows]
-    known = {word for words in PARTS.values() for word in words}
-    if split is None:
-        return {line for line, _ in rows}
     if part:
         words = [str(row[part]).strip().lower() for _, row in rows]
-    elif all(folder in known for folder in folders):
+    elif all(folder in PART_WORDS for folder in folders):
         words = folders
-    elif split == "train":
-        return {line for line, _ in rows}
+    elif split in (None, "train"):
+        return [""] * len(rows), {""}
     else:
         raise UndividedData(f"{path}: has no column 'split', so no part {split!r}")
-    chosen = {line for (line, _), word in zip(rows, words, strict=True) if word in PARTS[split]}
+    if split is None:
+        return words, set(words)
+    chosen = set(words) & set(PARTS[split])
     if not chosen:
         where = f"in column {part!r}" if part else "as its first folder"
         raise MissingPart(f"{path}: no row has {split!r} {where}")
-    return chosen
-
-
-def _from_datasets(path: Path, split: str | None) -> ClassificationData:
-    """Open a folder of the ``datasets`` library's own making."""
-    library = need("datasets", "datasets")
-    where = str(path)
-    try:
-        loaded = library.load_from_disk(str(path))
-    except Exception as error:  # the library raises many kinds on damaged folders
-        raise DatasetError(f"{path}: the datasets library cannot open it ({error})") from error
-    if isinstance(loaded, library.DatasetDict):
-        names = [name for name in PARTS.get(split or "train", ()) if name in loaded]
-        if not names:
-            raise MissingPart(f"{path}: there is no part {split or 'train'!r}, only {', '.join(loaded)}")
-        loaded, where = loaded[names[0]], f"{path}/{names[0]}"
-    elif split not in (None, "train"):
-        raise UndividedData(f"{path}: there is no part {split!r}; it is one undivided set")
-    features = loaded.features
-    image = next((n for n, f in features.items() if isinstance(f, library.Image)), None)
-    label = next((n for n, f in features.items() if isinstance(f, library.ClassLabel)), None)
-    if image is None or label is None:
-        raise DatasetError(f"{path}: needs an Image and a ClassLabel column, has {', '.join(features)}")
-    loaded = loaded.cast_column(image, library.Image(decode=False))
-    return HubData(loaded, list(features[label].names), image, label, where)
+    return words, chosen

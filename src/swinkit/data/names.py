@@ -31,27 +31,28 @@ def part_path(root: str | Path, name: str) -> Path:
     return path
 
 
-def checked_labels(names: Sequence[str], where: str) -> list[str]:
+def checked_labels(names: Sequence[str], where: str, what: str = "class") -> list[str]:
     """Return the names of classes, each of which can be shown in one line and means one class.
 
     Args:
         names: in index order.
         where: the file or folder they come from, for messages.
+        what: they name, for messages.
 
     Raises:
         DatasetError: no name, one too long, one that cannot be shown, one that stands twice, or too many.
     """
     if len(names) > MAX_LABELS:
-        raise DatasetError(f"{where}: {len(names):,} classes are more than {MAX_LABELS:,}; check which names they are")
+        raise DatasetError(f"{where}: {len(names):,} names of a {what} are more than {MAX_LABELS:,}; check which names they are")
     for name in names:
         if not name.strip():
-            raise DatasetError(f"{where}: a class has no name; give each one")
+            raise DatasetError(f"{where}: a {what} has no name; give each one")
         if not name.isprintable():
-            raise DatasetError(f"{where}: the class {name[:MAX_LABEL]!r} has a name that cannot be shown; rename it")
+            raise DatasetError(f"{where}: the {what} {name[:MAX_LABEL]!r} has a name that cannot be shown; rename it")
         if len(name) > MAX_LABEL:
-            raise DatasetError(f"{where}: the class {name[:40]!r}... has {len(name):,} letters; shorten it to {MAX_LABEL}")
+            raise DatasetError(f"{where}: the {what} {name[:40]!r}... has {len(name):,} letters; shorten it to {MAX_LABEL}")
     if len(set(names)) < len(names):
         seen: set[str] = set()
         doubled = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise DatasetError(f"{where}: the class {doubled!r} is named twice; give each its own name")
+        raise DatasetError(f"{where}: the {what} {doubled!r} is named twice; give each its own name")
     return list(names)

@@ -5,6 +5,9 @@
 * ADE20K: ``images/training`` + ``annotations/training``, with ``objectInfo150.txt``: value 0 is void;
 * Cityscapes: ``leftImg8bit/<part>/<city>/*_leftImg8bit.png`` + ``gtFine/.../*_gtFine_labelIds.png`` (or ``labelTrainIds``);
 * COCO: ``annotations.json`` (or ``annotations/instances_<part>*.json``) with polygons beside ``images``; drawn large to small.
+  A ``file_name`` is the end of a picture's path and must fit one; of a file of one part, pictures of another never do.
+
+What is not unique is refused: two pictures or label maps of one name (``a.jpg``, ``a.png``), two annotation files of a part.
 
 Class names: ``classes.txt`` (a name a line, the line's number from 0 is the value; a line "void", "unlabelled" or
 "ignore" is one), or those the layout implies, or those given.
@@ -14,20 +17,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from swinkit.data.coco import MAX_BYTES, Drawing, read_coco
 from swinkit.data.containers import FolderSource, Source, ZipSource, is_picture
-from swinkit.data.folders import PARTS, MissingPart
 from swinkit.data.images import read_image
 from swinkit.data.masks import IGNORED, MASK_SUFFIXES, MAX_CLASSES, MaskReader, read_mask
-from swinkit.data.tables import read_text
+from swinkit.data.names import checked_labels
+from swinkit.data.parts import PARTS, MissingPart, part_in
 from swinkit.errors import DatasetError, ImageError
 from swinkit.labels import CITYSCAPES, ade20k
 from swinkit.specs import MaskRules
@@ -35,7 +37,7 @@ from swinkit.specs import MaskRules
 _MASK_FOLDERS = ("masks", "annotations", "labels", "mask", "labelmaps")
 _IMAGE_FOLDERS = ("images", "image", "imgs")
 VOID_NAMES = frozenset(["void", "unlabelled", "unlabeled", "ignore", "ignored", "background_ignore"])
-MAX_JSON = 2**31
+MAX_LIST = 2**20  # bytes of classes.txt
 
 
 @dataclass
@@ -47,14 +49,14 @@ class SegmentationData:
         items: (source number, picture, label map) of each pair; polygons stand in ``shapes`` under the picture's name.
         sources: folders and zips the items point into.
         rules: which stored values are void; colours.
-        shapes: COCO only: picture -> (class, rings of x, y in pixels or a run-length table), largest first.
+        shapes: COCO only: picture -> what is drawn over it.
     """
 
     classes: list[str]
     items: list[tuple[int, str, str]]
     sources: list[Source]
     rules: MaskRules
-    shapes: dict[str, list[tuple[int, Any]]] = field(default_factory=dict)
+    shapes: dict[str, Drawing] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -90,7 +92,10 @@ class SegmentationData:
         """
         source, name, mask = self.items[index]
         if not mask:
-            return self._drawn(index, name, size)
+            if size is None:
+                picture = self.read(index)
+                size = (picture.height, picture.width)
+            return self.shapes[name].draw(size, self.name(index))
         return MaskReader(self.rules, len(self.classes)).read(self.sources[source].read(mask), self.mask_name(index), size)
 
     def check(self, index: int) -> None:
@@ -113,22 +118,6 @@ class SegmentationData:
         """Return some of the pairs, with the same classes."""
         return SegmentationData(self.classes, [self.items[i] for i in indices], self.sources, self.rules, self.shapes)
 
-    def _drawn(self, index: int, name: str, size: tuple[int, int] | None) -> np.ndarray:
-        """Draw polygons as a label map: class 0 where there is none, later (smaller) ones on top, crowds void."""
-        if size is None:
-            picture = self.read(index)
-            size = (picture.height, picture.width)
-        canvas = Image.new("L", size[::-1], 0)
-        pen = ImageDraw.Draw(canvas)
-        for label, shape in self.shapes.get(name, []):
-            if isinstance(shape, dict):
-                filled = _run_lengths(shape, size, self.name(index))
-                canvas.paste(label, mask=Image.fromarray(filled.astype(np.uint8) * 255))
-                continue
-            for ring in shape:
-                pen.polygon([(float(x), float(y)) for x, y in zip(ring[::2], ring[1::2], strict=True)], fill=label)
-        return np.array(canvas)
-
 
 def open_segmentation(
     source: str | Path, split: str | None = None, classes: Sequence[str] = (), rules: MaskRules | None = None
@@ -150,11 +139,9 @@ def open_segmentation(
         raise DatasetError(f"{str(path)!r}: does not exist; check the path")
     place: Source = FolderSource(path) if path.is_dir() else ZipSource(path)
     names = place.names()
-    coco = _coco_file(names, split)
-    if coco is not None:
-        return _from_coco(place, names, coco)
-    if split is not None and _coco_file(names, None) is not None:
-        raise MissingPart(f"{path}: no COCO annotation file is that of the part {split!r}")
+    files = coco_files(names)
+    if files:
+        return _from_coco(place, names, files, split)
     cities = [name for name in names if name.endswith("_leftImg8bit.png")]
     if cities:
         return _from_cityscapes(place, names, cities, split, path)
@@ -164,30 +151,30 @@ def open_segmentation(
 def _from_pairs(
     place: Source, names: list[str], split: str | None, path: Path, classes: list[str], rules: MaskRules | None
 ) -> SegmentationData:
-    pictures, masks = pictures_and_masks(names)
-    if not pictures or not masks:
-        what = "pictures below a folder 'images'" if not pictures else "label maps below a folder 'masks'"
+    pairs = find_pairs(names)
+    if not pairs.pictures or not pairs.masks:
+        what = "pictures below a folder 'images'" if not pairs.pictures else "label maps below a folder 'masks'"
         raise DatasetError(f"{path}: no {what}; give images/x.jpg and masks/x.png, or train/images and train/masks")
-    parts = {key: part_of(key) for key in {*pictures, *masks}}
-    if split is not None and any(parts.values()):
-        if split not in parts.values():
-            raise MissingPart(f"{path}: has no part {split!r}, only {', '.join(sorted({p for p in parts.values() if p}))}")
-        pictures = {key: name for key, name in pictures.items() if parts[key] == split}
-        masks = {key: name for key, name in masks.items() if parts[key] == split}
+    present = {part for key in {*pairs.pictures, *pairs.masks} if (part := part_of(key))}
+    if split is not None and present:
+        if split not in present:
+            raise MissingPart(f"{path}: has no part {split!r}, only {', '.join(sorted(present))}")
+        pairs = pairs.of_part(split)
     elif split in ("val", "test"):
         raise MissingPart(f"{path}: is not divided into parts, so there is no {split!r}")
-    lone = sorted(pictures.keys() - masks.keys()), sorted(masks.keys() - pictures.keys())
-    if lone[0] or lone[1]:
-        first = place.label(pictures[lone[0][0]] if lone[0] else masks[lone[1][0]])
+    if pairs.doubled:
+        first, second = (place.label(name) for name in pairs.doubled[0])
+        raise DatasetError(f"{first} and {second}: have one name, so nobody knows which belongs to the pair; keep one of them")
+    alone = pairs.alone
+    if alone[0] or alone[1]:
+        first = place.label((alone[0] or alone[1])[0])
         raise DatasetError(
-            f"{path}: {len(lone[0])} pictures without a mask and {len(lone[1])} masks without a picture (first: {first}); "
+            f"{path}: {len(alone[0])} pictures without a mask and {len(alone[1])} masks without a picture (first: {first}); "
             "pairs have the same name"
         )
-    if not pictures:
+    if not pairs.pictures:
         raise DatasetError(f"{path}: no pair of picture and mask was found")
-    items = [(0, pictures[key], masks[key]) for key in sorted(pictures)]
-    if rules is None:
-        rules = MaskRules((0,), ade20k()[1]) if _is_ade(names) else MaskRules()
+    items = [(0, pairs.pictures[key], pairs.masks[key]) for key in sorted(pairs.pictures)]
     classes, rules = named(place, names, path, classes, rules)
     if not classes:
         classes = _counted(place, items, rules)
@@ -198,36 +185,80 @@ def _from_pairs(
 
 def names_a_layout(names: list[str]) -> bool:
     """Return whether files are of a layout that says itself which pictures have which label maps: COCO or Cityscapes."""
-    return _coco_file(names, None) is not None or any(name.endswith("_leftImg8bit.png") for name in names)
+    return bool(coco_files(names)) or any(name.endswith("_leftImg8bit.png") for name in names)
 
 
-def pictures_and_masks(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the pictures and the label maps among files, each under what the two of a pair have in common."""
-    pictures = {_key(name, _IMAGE_FOLDERS): name for name in names if _inside(name, _IMAGE_FOLDERS) and is_picture(name)}
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures and label maps among files, each under what the two of a pair have in common.
+
+    Args:
+        pictures, masks: key -> file.
+        doubled: two pictures, or two label maps, of one key.
+    """
+
+    pictures: dict[str, str]
+    masks: dict[str, str]
+    doubled: list[tuple[str, str]]
+
+    @property
+    def alone(self) -> tuple[list[str], list[str]]:
+        """Pictures without a mask, and masks without a picture."""
+        return (
+            [self.pictures[key] for key in sorted(self.pictures.keys() - self.masks.keys())],
+            [self.masks[key] for key in sorted(self.masks.keys() - self.pictures.keys())],
+        )
+
+    def of_part(self, part: str) -> Pairs:
+        """Return those of "train", "val" or "test"."""
+        pictures, masks = ({k: v for k, v in files.items() if part_of(k) == part} for files in (self.pictures, self.masks))
+        kept = {*pictures.values(), *masks.values()}
+        return Pairs(pictures, masks, [two for two in self.doubled if two[0] in kept])
+
+
+def find_pairs(names: list[str]) -> Pairs:
+    """Return the pictures and the label maps among files."""
     maps = MASK_SUFFIXES | {".jpg", ".jpeg"}  # JPEG label maps are refused by their reader, with the reason
-    found = [name for name in names if _inside(name, _MASK_FOLDERS) and PurePosixPath(name).suffix.lower() in maps]
-    return pictures, {_key(name, _MASK_FOLDERS): name for name in found}
+    pairs = Pairs({}, {}, [])
+    for name in names:
+        suffix = PurePosixPath(name).suffix.lower()
+        for files, folders, fits in (
+            (pairs.pictures, _IMAGE_FOLDERS, is_picture(name)),
+            (pairs.masks, _MASK_FOLDERS, suffix in maps and is_picture(name)),
+        ):
+            if not fits or not _inside(name, folders):
+                continue
+            first = files.setdefault(_key(name, folders), name)
+            if first != name:
+                pairs.doubled.append((first, name))
+    return pairs
 
 
-def named(place: Source, names: list[str], path: Path, classes: list[str], rules: MaskRules) -> tuple[list[str], MaskRules]:
-    """Return class names and rules after names of void are taken out of the list."""
+def named(
+    place: Source, names: list[str], path: Path, classes: list[str], rules: MaskRules | None
+) -> tuple[list[str], MaskRules]:
+    """Return class names and rules, after names of void are taken out of the list; ADE20K's are known."""
+    if rules is None:
+        rules = MaskRules((0,), ade20k()[1]) if _is_ade(names) else MaskRules()
     if not classes:
         listed = next((name for name in ("classes.txt", "labels.txt") if name in names), None)
         if listed is not None:
-            content = place.read(listed)
-            text = content.decode("utf-8", "replace") if isinstance(content, bytes) else read_text(content)
-            classes = [line.strip() for line in text.splitlines() if line.strip()]
-            if not classes:
+            try:
+                text = place.content(listed, MAX_LIST).decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise DatasetError(f"{place.label(listed)}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+            classes = [line.strip() for line in text.rstrip().split("\n")]
+            if classes == [""]:
                 raise DatasetError(f"{place.label(listed)}: holds no class names; write one a line")
+            if "" in classes:
+                line = classes.index("") + 1
+                raise DatasetError(f"{place.label(listed)}, line {line}: is empty; each line names a value, write void for none")
         elif _is_ade(names):
             return list(ade20k()[0]), rules
         else:
             return [], rules
     void = {value for value, name in enumerate(classes) if name.lower() in VOID_NAMES}
-    kept = [name for value, name in enumerate(classes) if value not in void]
-    doubled = [name for name, count in Counter(kept).items() if count > 1]
-    if doubled:
-        raise DatasetError(f"{path}: the class {doubled[0]!r} is named twice; give each its own name")
+    kept = checked_labels([name for value, name in enumerate(classes) if value not in void], str(path))
     if void:
         rules = MaskRules(tuple(sorted({*rules.void, *void})), rules.palette)
     return kept, rules
@@ -310,56 +341,22 @@ def _from_cityscapes(place: Source, names: list[str], cities: list[str], split: 
     return SegmentationData([name for name, _, _ in CITYSCAPES], items, [place], MaskRules(void, palette))
 
 
-def _coco_file(names: list[str], split: str | None) -> str | None:
-    wanted = PARTS[split] if split is not None else ()
-    for name in names:
-        path = PurePosixPath(name)
-        if path.suffix == ".json" and (path.name == "annotations.json" or path.name.startswith("instances_")):
-            if not wanted or (path.name == "annotations.json" and len(path.parts) == 1 and split == "train"):
-                return name  # a file for all pictures is the training part; validation is held out of it
-            if any(word in path.name or word in path.parts for word in wanted):
-                return name
-    return None
+def coco_files(names: list[str]) -> list[str]:
+    """Return the COCO annotation files among files."""
+    paths = [PurePosixPath(name) for name in names]
+    return [str(p) for p in paths if p.suffix == ".json" and (p.name == "annotations.json" or p.name.startswith("instances_"))]
 
 
-def _from_coco(place: Source, names: list[str], file: str) -> SegmentationData:
-    content = place.read(file)
-    data = content if isinstance(content, bytes) else content.read_bytes() if content.stat().st_size < MAX_JSON else b""
-    try:
-        truth = json.loads(data)
-        categories = sorted(truth["categories"], key=lambda row: int(row["id"]))
-        labels = {int(row["id"]): place_of + 1 for place_of, row in enumerate(categories)}
-        files = {int(row["id"]): str(row["file_name"]) for row in truth["images"]}
-        shapes: dict[int, list[tuple[float, int, Any]]] = {}
-        for row in truth["annotations"]:
-            label = IGNORED if row.get("iscrowd") else labels[int(row["category_id"])]
-            shape = row.get("segmentation")
-            if isinstance(shape, list):
-                shape = [ring for ring in shape if isinstance(ring, list) and len(ring) >= 6 and len(ring) % 2 == 0]
-            if shape:
-                shapes.setdefault(int(row["image_id"]), []).append((float(row.get("area", 0)), label, shape))
-        classes = ["background", *(str(row["name"]) for row in categories)]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DatasetError(f"{place.label(file)}: is no COCO annotation file ({type(error).__name__}: {error})") from error
-    if len(classes) > MAX_CLASSES:
-        raise DatasetError(f"{place.label(file)}: {len(classes)} classes are more than {MAX_CLASSES}; keep those you need")
-    by_name = {PurePosixPath(name).name: name for name in names if is_picture(name)}
-    items, drawn = [], {}
-    for number, name in sorted(files.items(), key=lambda item: item[1]):
-        found = by_name.get(PurePosixPath(name).name)
-        if found is None:
-            raise DatasetError(f"{place.label(file)}: names the picture {name!r}, which is not there; unpack the pictures")
-        rows = sorted(shapes.get(number, []), key=lambda row: -row[0])
-        drawn[found] = [(label, shape) for _, label, shape in rows]
-        items.append((0, found, ""))
-    return SegmentationData(classes, items, [place], MaskRules(), drawn)
-
-
-def _run_lengths(table: dict, size: tuple[int, int], name: str) -> np.ndarray:
-    """Return the (H, W) bool of an uncompressed COCO run-length table: runs of 0 and 1 in turn, down the columns."""
-    counts, shape = table.get("counts"), table.get("size")
-    if not isinstance(counts, list) or not isinstance(shape, list) or tuple(shape) != size:
-        raise ImageError(f"{name}: its run-length mask is compressed or of another size; convert it to polygons")
-    if sum(counts) != size[0] * size[1] or min(counts, default=-1) < 0:
-        raise ImageError(f"{name}: its run-length mask does not fill the picture; write it again")
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size, order="F")
+def _from_coco(place: Source, names: list[str], files: list[str], split: str | None) -> SegmentationData:
+    # A file for all pictures is the training part; validation is held out of it.
+    parts = {file: part_in(PurePosixPath(file), stem=True) or ("train" if "/" not in file else None) for file in files}
+    fitting = [file for file in files if split is None or parts[file] == split]
+    if not fitting:
+        raise MissingPart(f"{place.root}: no COCO annotation file is that of the part {split!r}")
+    if len(fitting) > 1:
+        which = f"of the part {split!r}" if split else "; ask for one part"
+        raise DatasetError(f"{place.root}: has two annotation files {which} ({fitting[0]!r} and {fitting[1]!r}); keep one")
+    file = fitting[0]
+    pictures = [name for name in names if is_picture(name)]
+    classes, drawn = read_coco(place.content(file, MAX_BYTES), place.label(file), file, pictures)
+    return SegmentationData(classes, [(0, picture, "") for picture in drawn], [place], MaskRules(), drawn)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from swinkit import files
 from swinkit.errors import DatasetError, nearest
+from swinkit.files import parse_json
 
 MAX_TABLE_BYTES = 256 * 2**20  # a line for each of ImageNet's 1.3 million pictures has 60
 _FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # how a cell begins that spreadsheets run
@@ -21,15 +23,19 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
         DatasetError: too large, no UTF-8, no table, no rows, or rows of different columns.
     """
     text = read_text(path)
-    try:
-        if path.suffix.lower() == ".jsonl":
-            rows = [(line, json.loads(row)) for line, row in enumerate(text.split("\n"), 1) if row.strip()]
-        else:
-            mark = "\t" if path.suffix.lower() == ".tsv" else ","
+    if path.suffix.lower() == ".jsonl":
+        lines = enumerate(text.split("\n"), 1)
+        rows = [(line, parse_json(row, f"{path}, line {line}", DatasetError)) for line, row in lines if row.strip()]
+    else:
+        mark = "\t" if path.suffix.lower() == ".tsv" else ","
+        try:
             reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
+            head = [name.strip().lower() for name in reader.fieldnames or () if name.strip()]
             rows = [(reader.line_num, row) for row in reader]
-    except (ValueError, csv.Error, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
+        except (ValueError, csv.Error) as error:
+            raise DatasetError(f"{path}: cannot be read as a table ({error}); write it again") from error
+        if doubled := [name for name, count in Counter(head).items() if count > 1]:
+            raise DatasetError(f"{path}: has two columns {doubled[0]!r}; name each once")
     if not rows:
         raise DatasetError(f"{path}: has no rows")
     for line, row in rows:
@@ -59,14 +65,9 @@ def read_text(path: Path) -> str:
     """Return a UTF-8 file of bounded size; a byte-order mark is dropped.
 
     Raises:
-        DatasetError: too large, or not UTF-8.
+        DatasetError: no regular file, too large, or not UTF-8.
     """
-    if path.stat().st_size > MAX_TABLE_BYTES:
-        raise DatasetError(f"{path}: {path.stat().st_size:,} bytes are too many for a table")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    return files.read_text(path, MAX_TABLE_BYTES, DatasetError)
 
 
 def spreadsheet_safe(text: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -12,13 +11,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from swinkit.data.names import checked_labels
 from swinkit.data.reading import read_batches
+from swinkit.data.tables import read_rows
 from swinkit.data.transforms import normalise, resized
 from swinkit.errors import DatasetError, InputError
 from swinkit.extras import need
+from swinkit.files import parse_json, read_file
 from swinkit.specs import Preprocessing
 
 BINS = 15
+MAX_REAL_BYTES = 64 * 2**20  # ImageNet ReaL has one
 
 
 class Data(Protocol):
@@ -240,29 +243,29 @@ def read_groups(path: Path, data: Data) -> dict[int, str]:
         data: the pictures.
 
     Raises:
-        DatasetError: no such columns, a file named twice, a picture without a group.
+        DatasetError: no such columns, a file named twice, a picture without a group, or one line for two pictures.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: cannot be read as a table ({error})") from error
-    if not rows or not {"file", "group"} <= set(rows[0]):
+    rows = read_rows(path)
+    if not {"file", "group"} <= set(rows[0][1]):
         raise DatasetError(f"{path}: needs the columns file and group")
     table: dict[str, str] = {}
-    for number, row in enumerate(rows, 2):
-        name, group = (row["file"] or "").strip(), (row["group"] or "").strip()
+    for number, row in rows:
+        name, group = (str("" if row[field] is None else row[field]).strip() for field in ("file", "group"))
         if not name or not group or name in table:
             raise DatasetError(f"{path}, line {number}: the file or its group is empty, or the file stands twice")
         table[name] = group
-    found = {}
+    checked_labels(sorted(set(table.values())), str(path), "group")
+    found: dict[int, str] = {}
+    used: dict[str, str] = {}
     for index in range(len(data)):
         parts = PurePosixPath(data.name(index).replace(os.sep, "/")).parts
         endings = ["/".join(parts[start:]).replace("//", "/") for start in range(len(parts))]
         match = next((ending for ending in endings if ending in table), None)
         if match is None:
             raise DatasetError(f"{path}: {data.name(index)} has no group; give every picture one")
-        found[index] = table[match]
+        if match in used:
+            raise DatasetError(f"{path}: {match!r} may be {used[match]} or {data.name(index)}; write more of the path")
+        used[match], found[index] = data.name(index), table[match]
     return found
 
 
@@ -270,15 +273,19 @@ def read_real(path: Path, data: Data) -> dict[int, list[int]]:
     """Return the acceptable classes of every picture, from ImageNet ReaL's list in the order of file names.
 
     Raises:
-        DatasetError: no list of lists, or another number of entries than pictures.
+        DatasetError: no list of lists of classes, another number of entries than pictures, or two pictures of one name.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(entries, list) or not all(isinstance(e, list) and all(isinstance(i, int) for i in e) for e in entries):
-        raise DatasetError(f"{path}: expected a list of lists of class indices")
+    entries = parse_json(read_file(path, MAX_REAL_BYTES, DatasetError), str(path), DatasetError)
+    if not isinstance(entries, list) or not all(isinstance(e, list) and all(type(i) is int for i in e) for e in entries):
+        raise DatasetError(f"{path}: expected a list of lists of class indices; give ImageNet ReaL's file")
     if len(entries) != len(data):
         raise DatasetError(f"{path}: has {len(entries)} entries for {len(data)} pictures; they must be the same pictures")
-    order = sorted(range(len(data)), key=lambda i: PurePosixPath(data.name(i)).name)
+    outside = next((i for entry in entries for i in entry if not 0 <= i < len(data.classes)), None)
+    if outside is not None:
+        raise DatasetError(f"{path}: names class {outside}, there are {len(data.classes)}; give the file of this data set")
+    names = [PurePosixPath(data.name(i)).name for i in range(len(data))]
+    order = sorted(range(len(data)), key=names.__getitem__)
+    for one, other in itertools.pairwise(order):
+        if names[one] == names[other]:
+            raise DatasetError(f"{path}: {data.name(one)} and {data.name(other)} have one name, so nobody knows their order")
     return {index: entries[place] for place, index in enumerate(order)}

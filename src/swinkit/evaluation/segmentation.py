@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -159,17 +160,22 @@ def evaluate_predictions(folder: str | Path, data: Data) -> dict[str, Any]:
         data: the truth.
 
     Raises:
-        DatasetError: no folder, an answer missing, two pictures of one name, another size, an id that is no class.
+        DatasetError: no folder, an answer missing, two pictures or answers of one name, another size, an id that is no class.
         ImageError: an answer that cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: is no folder; give one with a PNG for each picture")
     stems = [Path(data.name(index)).stem for index in range(len(data))]
-    doubled = {stem for stem in stems if stems.count(stem) > 1} if len(set(stems)) < len(stems) else set()
+    doubled = [stem for stem, count in Counter(stems).items() if count > 1]
     if doubled:
         raise DatasetError(f"{len(doubled)} pictures share their name (first: {min(doubled)!r}), so answers cannot be told apart")
-    there = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES}
+    wanted = set(stems)
+    there: dict[str, Path] = {}
+    for path in _answers(folder):
+        first = there.setdefault(path.stem, path)
+        if first != path and path.stem in wanted:
+            raise DatasetError(f"{folder}: holds two answers for a picture, {first.name!r} and {path.name!r}; keep one")
     missing = [stem for stem in stems if stem not in there]
     if missing:
         raise DatasetError(
@@ -187,6 +193,13 @@ def evaluate_predictions(folder: str | Path, data: Data) -> dict[str, Any]:
     report["passes"] = f"label maps of {folder.name}"
     spare = len(there) - len(stems)
     return {**report, "not_used": spare} if spare else report
+
+
+def _answers(folder: Path) -> list[Path]:
+    try:
+        return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in MASK_SUFFIXES]
+    except OSError as error:
+        raise DatasetError(f"{folder}: cannot be listed ({error.strerror}); give yourself the right to read it") from error
 
 
 def _mean(values: Tensor) -> float:
