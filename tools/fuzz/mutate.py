@@ -98,7 +98,7 @@ YAML = [
 
 
 # Files that were damaged before are changed as bytes.
-DAMAGED = (ValueError, IndexError, TypeError, struct.error, zlib.error, zipfile.BadZipFile, RecursionError, RuntimeError)
+DAMAGED = (ValueError, LookupError, TypeError, AttributeError, struct.error, zlib.error, zipfile.BadZipFile, RecursionError, RuntimeError)
 
 
 class Changer:
