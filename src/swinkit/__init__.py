@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from swinkit.errors import SwinkitError
     from swinkit.evaluation import evaluate
     from swinkit.models import list_models
-    from swinkit.models.build import create_backbone, create_model
     from swinkit.prediction import ClassificationResult, Predictor, load
     from swinkit.tasks import train
+    from swinkit.weights.pretrained import create_backbone, create_model
 
 __version__ = "0.1.0"
 
@@ -41,8 +41,8 @@ _HOMES = {
     "ClassificationResult": "swinkit.prediction",
     "Predictor": "swinkit.prediction",
     "SwinkitError": "swinkit.errors",
-    "create_backbone": "swinkit.models.build",
-    "create_model": "swinkit.models.build",
+    "create_backbone": "swinkit.weights.pretrained",
+    "create_model": "swinkit.weights.pretrained",
     "evaluate": "swinkit.evaluation",
     "list_models": "swinkit.models",
     "load": "swinkit.prediction",
@@ -59,4 +59,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -22,8 +22,9 @@ A message says what was found, where, and what to do, in one sentence.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class SwinkitError(Exception):
@@ -111,6 +112,24 @@ def out_of_memory(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and any(word in text for word in lacking)):
         return "out of memory; use smaller pictures, a smaller --batch or a smaller model"
     return None
+
+
+@contextlib.contextmanager
+def refusing(error: type[SwinkitError], what: str, fix: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into ``error``, whose message is "what (reason); fix".
+
+    For readers of files from outside: a list of exceptions would forget one. Errors that are of the kind ``error`` already
+    pass as they are; others of the tree keep their sentence.
+    """
+    try:
+        yield
+    except error:
+        raise
+    except SwinkitError as problem:
+        raise error(str(problem)) from problem
+    except Exception as problem:
+        reason = shown((str(problem).strip() or type(problem).__name__).splitlines()[0])
+        raise error(f"{what}: {lacking}" if (lacking := out_of_memory(problem)) else f"{what} ({reason}); {fix}") from problem
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3, cutoff: float = 0.4) -> str:

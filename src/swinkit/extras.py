@@ -16,10 +16,10 @@ def need(module: str, extra: str) -> ModuleType:
         extra: the extra of this package that installs it.
 
     Raises:
-        MissingExtraError: with the ``pip install`` line, when it is not there.
+        MissingExtraError: with the ``pip install`` line, when it or a library that it needs is not there.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        missing = module.split(".")[0]
+        missing = (error.name or module).split(".")[0]  # torch.utils.tensorboard lacks tensorboard, not torch
         raise MissingExtraError(f"this needs {missing}, which is not installed; run: pip install 'swinkit[{extra}]'") from error

@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out. Nothing here reads a file, prints or downloads.
+"""Networks: tensors in, tensors out. Nothing here reads a file, prints or downloads (timm fetches its own weights when asked).
 
 Importing this package loads no torch: the networks come with their names, the table of variants is plain data.
 A place is kept for ``detection/``.
@@ -57,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

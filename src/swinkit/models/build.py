@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from swinkit.errors import InputError
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import SwinBackbone
 from swinkit.models.systems import DEFAULT_DECODERS, DROP_PATH, SYSTEM_NAMES, resolve_system, system_variant
 from swinkit.models.timm_backbone import TimmBackbone
-from swinkit.models.variants import resolve
+from swinkit.models.variants import names_weights, resolve
 from swinkit.specs import Decoder, ModelSpec, Variant
 
 TIMM = "timm:"
@@ -22,17 +23,21 @@ def create_model(
     in_chans: int = 3,
     img_size: int | None = None,
     backbone: str | None = None,
+    timm_weights: bool = False,
     **changes: Any,
 ) -> SwinClassifier | Segmenter:
     """Return a new network with freshly initialised weights: a classifier, or a segmenter.
 
+    ``swinkit.create_model`` does the same, and fills it with trained weights where ``pretrained`` asks for them.
+
     Args:
-        name: any spelling of a variant (``swinkit.list_models()``; timm's, torchvision's names and hub ids count), a
-            published system ("upernet_swin_tiny"), or a decoder: "upernet", "fpn", "unet".
+        name: any spelling of a variant (``swinkit.list_models()``; timm's and torchvision's names count), a published system
+            ("upernet_swin_tiny"), or a decoder: "upernet", "fpn", "unet".
         num_classes: outputs; None keeps the variant's (1,000) or the system's (150), 0 gives a classifier's pooled features.
         in_chans: channels of the image.
         img_size: nominal side in pixels; decides the windows of a classifier's small last maps. Any size runs afterwards.
         backbone: what a decoder stands on: a variant, or "timm:<name>" for a network of timm; None means "swin_tiny".
+        timm_weights: fill a timm backbone with timm's own weights, which timm fetches.
         changes: further fields of ``swinkit.specs.Variant`` (``window_size``, ``drop_path`` ...) and, for a segmenter, of
             ``swinkit.specs.Decoder`` (``channels``, ``auxiliary_channels`` ...).
 
@@ -41,13 +46,13 @@ def create_model(
 
     Raises:
         UnknownName: no such network; the message has the nearest three.
-        ValueError: a field out of range.
+        InputError: a field out of range, or a name that stands for trained weights.
     """
     if name in SYSTEM_NAMES:
-        return _segmenter(name, num_classes, in_chans, img_size, backbone, changes)
+        return _segmenter(name, num_classes, in_chans, img_size, backbone, timm_weights, changes)
     if backbone is not None:
-        raise ValueError(f"{name} is a whole network and takes no backbone; a decoder does: upernet, fpn, unet")
-    _, variant = resolve(name)
+        raise InputError(f"{name} is a whole network and takes no backbone; a decoder does: upernet, fpn, unet")
+    variant = _new(name, "create_model")
     if num_classes is not None:
         changes["num_classes"] = num_classes
     if img_size is not None:
@@ -69,14 +74,29 @@ def create_backbone(name: str, in_chans: int = 3, out_indices: tuple[int, ...] |
         and ``.strides``.
 
     Raises:
-        UnknownName, ValueError: as ``create_model``.
+        UnknownName, InputError: as ``create_model``.
     """
-    _, variant = resolve(name)
+    variant = _new(name, "create_backbone")
     # A stage whose window was smaller in training keeps that window as the scale of its coordinates (V2).
     if variant.version == 2 and "pretrained_windows" not in changes:
         windows = zip(variant.pretrained_windows, variant.stage_windows, strict=True)
         changes["pretrained_windows"] = tuple(pretrained or window for pretrained, window in windows)
     return SwinBackbone(_changed(variant, {"in_chans": in_chans, **changes}), out_indices)
+
+
+def _new(name: str, function: str) -> Variant:
+    """Return the shape that a name stands for, unless it stands for trained weights, which a new network does not have.
+
+    Raises:
+        UnknownName, InputError: as ``create_model``.
+    """
+    canonical, variant = resolve(name)
+    if names_weights(name.strip()):
+        raise InputError(
+            f"{name!r} names trained weights, and a new network has none: {function}({canonical!r}, pretrained={name!r}) loads "
+            f"them, {function}({canonical!r}) starts at random, and swinkit.load({name!r}) answers for photos"
+        )
+    return variant
 
 
 def build_network(spec: ModelSpec) -> SwinClassifier | Segmenter:
@@ -91,30 +111,41 @@ def build_network(spec: ModelSpec) -> SwinClassifier | Segmenter:
 
 
 def _segmenter(
-    name: str, num_classes: int | None, in_chans: int, img_size: int | None, backbone: str | None, changes: dict[str, Any]
+    name: str,
+    num_classes: int | None,
+    in_chans: int,
+    img_size: int | None,
+    backbone: str | None,
+    timm_weights: bool,
+    changes: dict[str, Any],
 ) -> Segmenter:
     fields = {field.name for field in dataclasses.fields(Decoder)}
     wishes = {key: changes.pop(key) for key in list(changes) if key in fields}
     if name in DEFAULT_DECODERS:
         decoder, classes, variant_name = DEFAULT_DECODERS[name], 150, backbone or "swin_tiny"
     else:
-        _, system = resolve_system(name)
+        canonical, system = resolve_system(name)
+        if names_weights(name):
+            raise InputError(
+                f"{name!r} names trained weights, and a new network has none: create_model({canonical!r}, pretrained={name!r}) "
+                f"loads them, create_model({canonical!r}) starts at random, and swinkit.load({name!r}) answers for photos"
+            )
         if backbone is not None:
-            raise ValueError(f"{name} has its backbone; give the decoder's name instead: {system.decoder.kind}")
+            raise InputError(f"{name} has its backbone; give the decoder's name instead: {system.decoder.kind}")
         decoder, classes, variant_name = system.decoder, system_variant(system).num_classes, system.backbone
     decoder = dataclasses.replace(decoder, **wishes)
     classes = classes if num_classes is None else num_classes
     if classes < 1:
-        raise ValueError(f"a segmenter needs at least one class, got {classes}")
+        raise InputError(f"a segmenter needs at least one class, got {classes}")
     if variant_name.startswith(TIMM):
         if changes:
-            raise ValueError(f"{min(changes)!r} is a field of our own backbones; timm's are taken as they are")
-        return Segmenter(TimmBackbone(variant_name.removeprefix(TIMM), in_chans, img_size), decoder, classes)
+            raise InputError(f"{min(changes)!r} is a field of our own backbones; timm's are taken as they are")
+        return Segmenter(TimmBackbone(variant_name.removeprefix(TIMM), in_chans, img_size, timm_weights), decoder, classes)
     return Segmenter(create_backbone(variant_name, in_chans, **{"drop_path": DROP_PATH, **changes}), decoder, classes)
 
 
 def _changed(variant: Variant, changes: dict[str, Any]) -> Variant:
     unknown = sorted(set(changes) - set(variant.__dataclass_fields__))
     if unknown:
-        raise ValueError(f"a variant has no field {unknown[0]!r}; it has {', '.join(variant.__dataclass_fields__)}")
+        raise InputError(f"a variant has no field {unknown[0]!r}; it has {', '.join(variant.__dataclass_fields__)}")
     return variant.changed(**changes)

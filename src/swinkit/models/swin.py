@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from swinkit.errors import InputError
 from swinkit.models import windows
+from swinkit.models.images import check_images
 from swinkit.models.linear import apply, linear
 from swinkit.specs import Variant
 
@@ -326,8 +328,7 @@ class Swin(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens that enter the first stage: (B, in_chans, H, W) -> (B, h, w, embed_dim)."""
-        if images.ndim != 4 or images.shape[1] != self.variant.in_chans:
-            raise ValueError(f"images must be (B, {self.variant.in_chans}, H, W), got {tuple(images.shape)}")
+        check_images(images, self.variant.in_chans, self.patch_embed.proj.weight.dtype)
         x = self.patch_embed(images)
         if self.absolute_pos_embed is not None:
             side = math.isqrt(self.absolute_pos_embed.shape[1])
@@ -371,7 +372,7 @@ class SwinBackbone(Swin):
         everything = range(len(variant.depths))
         self.out_indices = tuple(everything if out_indices is None else out_indices)
         if not self.out_indices or list(self.out_indices) != sorted(set(self.out_indices) & set(everything)):
-            raise ValueError(f"out_indices must be rising stages out of {list(everything)}, got {self.out_indices}")
+            raise InputError(f"out_indices must be rising stages out of {list(everything)}, got {self.out_indices}")
         self.channels = tuple(variant.channels[i] for i in self.out_indices)
         self.strides = tuple(variant.strides[i] for i in self.out_indices)
         for i in self.out_indices:

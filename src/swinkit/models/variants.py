@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from swinkit.errors import UnknownName, nearest
+from swinkit.embedded import EMBEDDED
+from swinkit.errors import UnknownName, nearest, shown
 from swinkit.specs import Variant
 
 
@@ -206,9 +207,15 @@ def resolve(name: str) -> tuple[str, Variant]:
     if key not in _SPELLINGS:
         key = key.lower()
     if key not in _SPELLINGS:
-        raise UnknownName(f"no model is called {name!r} ('swinkit models' lists all){nearest(key, _SPELLINGS, cutoff=0.0)}")
+        named = [spelling for spelling in _SPELLINGS if not names_weights(spelling)]
+        raise UnknownName(f"no model is called {shown(name)!r} ('swinkit models' lists all){nearest(key, named, cutoff=0.0)}")
     canonical = _SPELLINGS[key]
     return canonical, VARIANTS[canonical]
+
+
+def names_weights(name: str) -> bool:
+    """Say whether a name stands for trained weights rather than for a network: an embedded model, a hub id, a file."""
+    return name in EMBEDDED or "/" in name or name.endswith((".pth", ".pt", ".bin", ".safetensors"))
 
 
 def parameter_count(variant: Variant) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer
+from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer, refusing
 from swinkit.labels import map_22k_to_1k
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import Swin, SwinBackbone, WindowAttentionV2
@@ -39,8 +39,11 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
         KeysLeftOver: tensors without a place, or places without a tensor.
         ShapesDiffer: a tensor of another shape.
     """
-    if isinstance(model, Segmenter):
-        return _load_segmenter(model, source, head)
+    with refusing(CheckpointError, "the weights do not fit the network", "build the network they were made for"):
+        return _load_segmenter(model, source, head) if isinstance(model, Segmenter) else _load(model, source, head)
+
+
+def _load(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head) -> str:
     wanted = model.state_dict()
     variant = source.spec.variant if isinstance(source, Checkpoint) else None
     given = _tensors(source)
@@ -91,8 +94,8 @@ def _load_segmenter(model: Segmenter, source: Checkpoint | dict[str, Tensor], he
     given = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIXES)}
     if not isinstance(model.backbone, Swin):
         body, wanted = {key.removeprefix("backbone."): t for key, t in tensors.items()}, model.backbone.state_dict()
-        if body.keys() != wanted.keys():
-            odd = sorted(body.keys() ^ wanted.keys())
+        odd = sorted(body.keys() ^ wanted.keys()) or [key for key in body if body[key].shape != wanted[key].shape]
+        if odd:
             raise KeysLeftOver(f"{len(odd)} tensors of the backbone do not match (first: {odd[0]}); the weights are another's")
         _put(model.backbone, body, wanted)
         said = f"loaded {len(body)} tensors of the backbone"

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from swinkit.errors import CheckpointError
+from swinkit.errors import CheckpointError, shown
 from swinkit.specs import Variant
 from swinkit.weights.convert import Neutral
 
@@ -33,9 +33,10 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         embed_dim, in_chans, patch_size, _ = patch.shape
         depths = _depths(tensors)
         heads = tuple(_heads(tensors, stage, neutral.version) for stage in range(len(depths)))
-        hidden = tensors["layers.0.blocks.0.mlp.fc1.weight"].shape[0]
-    except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"the tensors are no complete Swin ({error}); the file belongs to another network") from error
+        ratio = tensors["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / embed_dim
+    except Exception as error:
+        reason = shown(str(error))
+        raise CheckpointError(f"the tensors are no complete Swin ({reason}); the file belongs to another network") from error
     if embed_dim * 2 ** (len(depths) - 1) > _MAX_DIM:
         raise CheckpointError(f"{embed_dim} channels in the first stage are more than a Swin has; the file is damaged")
     head = tensors.get("head.weight")
@@ -45,7 +46,7 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         "depths": depths,
         "num_heads": heads,
         "patch_size": int(patch_size),
-        "mlp_ratio": hidden / embed_dim,
+        "mlp_ratio": ratio,
         "in_chans": int(in_chans),
         "num_classes": 0 if head is None else int(head.shape[0]),
         "drop_path": hints.drop_path if hints else 0.1,
@@ -59,7 +60,7 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
     try:
         return Variant(**fields), notes
     except ValueError as error:
-        raise CheckpointError(f"the tensors are no Swin: {error}") from error
+        raise CheckpointError(f"the tensors are no Swin: {error}; the file belongs to another network") from error
 
 
 def _depths(tensors: dict[str, Tensor]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from swinkit.errors import CheckpointError, SwinkitError, UnsafeFile, out_of_memory, shown
+from swinkit.errors import CheckpointError, UnsafeFile, refusing, shown
 from swinkit.files import open_file
 
 MAX_PICKLE = 64 << 20  # bytes
@@ -78,21 +78,12 @@ def load_pickle(path: Path, size: int) -> Any:
         start = file.read(4)
         is_zip = start == _ZIP
         head = b"" if is_zip else start + file.read(MAX_PICKLE)
-    try:
+    with refusing(CheckpointError, f"{path}: is cut short or damaged, or no file of torch.save", "download it again"):
         pickles = _pickle_of_zip(path, size) if is_zip else io.BytesIO(head)
         steps = 0
         for _ in range(1 if is_zip else 5):  # an old file has a number, a version, facts, the object, the storages' names
             steps = _check(path, pickles, size, steps)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except SwinkitError:
-        raise
-    except Exception as error:  # whatever the libraries make of a damaged file
-        reason = out_of_memory(error) or f"is cut short or damaged, or no file of torch.save ({_brief(error)}); download it again"
-        raise CheckpointError(f"{path}: {reason}") from error
-
-
-def _brief(error: Exception) -> str:
-    return shown((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _pickle_of_zip(path: Path, size: int) -> io.BytesIO:
@@ -100,7 +91,7 @@ def _pickle_of_zip(path: Path, size: int) -> io.BytesIO:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise CheckpointError(f"{path}: is cut short ({size:,} bytes without the table at their end); download it again") from error
+        raise CheckpointError(f"{path}: is cut short ({size:,} bytes without the table at the end); download it again") from error
     with archive:
         members = archive.infolist()
         if len(members) > MAX_MEMBERS or sum(member.file_size for member in members) > size:

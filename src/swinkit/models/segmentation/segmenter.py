@@ -6,6 +6,7 @@ from typing import overload
 
 from torch import Tensor, nn
 
+from swinkit.errors import InputError
 from swinkit.models.segmentation.fpn import FpnHead, FpnNeck
 from swinkit.models.segmentation.parts import FcnHead, resize
 from swinkit.models.segmentation.unet import UNetNeck
@@ -46,7 +47,7 @@ class Segmenter(nn.Module):
         self.auxiliary_head = None
         if decoder.auxiliary_channels:
             if decoder.auxiliary_index >= len(neck_widths):
-                raise ValueError(f"auxiliary_index {decoder.auxiliary_index} is no map of {len(neck_widths)}")
+                raise InputError(f"auxiliary_index {decoder.auxiliary_index} is no map of {len(neck_widths)}")
             width = neck_widths[decoder.auxiliary_index]
             self.auxiliary_head = FcnHead(width, decoder.auxiliary_channels, num_classes, decoder.dropout)
 
@@ -65,8 +66,8 @@ class Segmenter(nn.Module):
             (B, num_classes, H, W), before softmax; with ``auxiliary`` a pair of these, the second None where there is
             no such head.
         """
+        features = self.neck(self.backbone(images))  # which looks at the images first
         size = images.shape[-2:]
-        features = self.neck(self.backbone(images))
         logits = resize(self.decode_head(features if self.decoder.kind != "unet" else features[-1]), size)
         if not auxiliary:
             return logits
