@@ -7,7 +7,6 @@ never ends), no larger than its kind may be, and any refusal a sentence. ``parse
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
 import os
@@ -28,7 +27,8 @@ except ImportError:  # Windows has no flock
 
 EXPORT_MANIFEST = "export.json"  # a folder that holds it is an export (``swinkit.engines.exported``)
 MAX_DEPTH = 100  # of nested JSON
-_OUT_OF_RANGE = re.compile(r"[eE]\+?\d{3}|\d{19}")
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_NESTING = frozenset((dict, list))
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # names that _temporary makes
 
 
@@ -133,7 +133,9 @@ def parse_json(data: str | bytes, where: str, error: type[SwinkitError] = InputE
     try:
         text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
         # A call for each number is slow, and most files have none that could be out of range.
-        checks: dict[str, Any] = {"parse_int": whole, "parse_float": real} if _OUT_OF_RANGE.search(text) else {}
+        plain = text.encode("utf-8", "surrogatepass").translate(_DIGITS, b"+")
+        doubtful = b"e000" in plain or b"0" * 19 in plain
+        checks: dict[str, Any] = {"parse_int": whole, "parse_float": real} if doubtful else {}
         value = json.loads(text, parse_constant=refused, **checks)
         _check_depth(value)
     except (ValueError, RecursionError) as problem:
@@ -143,12 +145,16 @@ def parse_json(data: str | bytes, where: str, error: type[SwinkitError] = InputE
 
 
 def _check_depth(value: Any) -> None:
-    level = [value] if isinstance(value, dict | list) else []
+    level = [value] if type(value) in _NESTING else []
     for _ in range(MAX_DEPTH):
-        items = itertools.chain.from_iterable(part.values() if isinstance(part, dict) else part for part in level)
-        level = [item for item in items if isinstance(item, dict | list)]
-        if not level:
+        below: list[Any] = []
+        for part in level:
+            items = part.values() if type(part) is dict else part
+            if not _NESTING.isdisjoint(map(type, items)):  # long lists of numbers are passed in one step
+                below += [item for item in items if type(item) in _NESTING]
+        if not below:
             return
+        level = below
     raise RecursionError
 
 

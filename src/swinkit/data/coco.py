@@ -25,7 +25,8 @@ from swinkit.files import parse_json
 MAX_BYTES = 2**30  # COCO's train2017 has 450 MB
 MAX_COORDINATE = 1e6  # pixels; polygons reach a little beyond their picture
 MAX_POINTS = 50_000  # of a polygon
-MAX_WORK = 4_000_000_000  # points of a picture's polygons times its rows: some ten seconds of drawing
+MAX_POINT_ROWS = 1_000_000_000  # points of a picture's polygons times its rows, and
+MAX_CROSSINGS = 20_000_000  # rows that their edges cross: each about a second of drawing
 BACKGROUND = "background"
 
 Rings = list[np.ndarray]  # each (points, 2) float64, x and y
@@ -62,8 +63,11 @@ class Drawing:
                 raise ImageError(
                     f"{name}: is {size[1]} x {size[0]}, its annotations are of {width} x {height}{turned}; make both alike"
                 )
-        points = sum(len(ring) for _, shape in self.shapes if isinstance(shape, list) for ring in shape)
-        if points * size[0] > MAX_WORK:
+        rings = [ring for _, shape in self.shapes if isinstance(shape, list) for ring in shape]
+        points = sum(map(len, rings))
+        rows = [np.clip(ring[:, 1], 0, size[0]) for ring in rings]
+        crossings = sum(float(np.abs(np.diff(row, append=row[0])).sum()) for row in rows)
+        if points * size[0] > MAX_POINT_ROWS or crossings > MAX_CROSSINGS:
             raise ImageError(f"{name}: its polygons have {points:,} points, too many for {size[0]:,} rows; simplify them")
         canvas = Image.new("L", size[::-1], 0)
         pen = ImageDraw.Draw(canvas)
