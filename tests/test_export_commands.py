@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from tests.hostile import everything_below, one_sentence, photo
 from tests.test_engines import shaken
+from tests.test_export import rehashed
 
 import swinkit
 from swinkit.cli import main
@@ -35,14 +37,11 @@ LABELS = ("ant", "bee", "cat")
 NEEDED = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SWINKIT_CACHE", str(cache))
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWINKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -111,16 +110,13 @@ def test_the_compiled_engine_predicts_as_torch(one_block: Path) -> None:
     predicts_as_torch(one_block, "compile")
 
 
-def test_machine_code_is_opened_only_when_it_is_asked_for(one_block: Path, tmp_path: Path) -> None:
+def test_machine_code_of_others_is_opened_only_when_it_is_trusted(one_block: Path, tmp_path: Path) -> None:
     if compiler() is None:
         pytest.skip("needs a C++ compiler")
     folder = tmp_path / "code"
     assert main(["export", str(one_block), str(folder), "--to", "aotinductor", "--size", "32x32", "--size", "40x24"]) == 0
-    for engine in (None, "auto"):
-        with pytest.raises(UnsafeFile) as caught:
-            swinkit.load(folder, engine=engine)
-        one_sentence(caught.value, "engine='compile'")
-    predictor, network = swinkit.load(folder, engine="compile"), swinkit.load(one_block).model
+    predictor, network = swinkit.load(folder), swinkit.load(one_block).model  # this user wrote it
+    assert predictor.engine == "compile"
     for batch, size in ((1, (32, 32)), (5, (40, 24))):
         images = torch.randn(batch, 3, *size)
         with torch.inference_mode():
@@ -129,13 +125,19 @@ def test_machine_code_is_opened_only_when_it_is_asked_for(one_block: Path, tmp_p
     stray = folder / "32x32" / "attend_0123456789ab.so"  # no hash would guard it
     shutil.copy(next(folder.rglob("attend_*.so")), stray)
     with pytest.raises(UnsafeFile) as caught_stray:
-        swinkit.load(folder, engine="compile")
+        swinkit.load(folder)
     one_sentence(caught_stray.value, "attend_0123456789ab.so")
     stray.unlink()
+    rehashed(folder)  # as somebody else would write it
+    for engine in (None, "auto", "compile"):
+        with pytest.raises(UnsafeFile) as caught:
+            swinkit.load(folder, engine=engine)
+        one_sentence(caught.value, "--trust")
+    assert swinkit.load(folder, trust=True).engine == "compile"
     manifest.software["processor"] = "x86_64 ANOTHER"
     (folder / "export.json").write_text(manifest.to_json())
     with pytest.raises(ExportError) as caught_other:
-        swinkit.load(folder, engine="compile")
+        swinkit.load(folder)
     one_sentence(caught_other.value, "x86_64 ANOTHER")
 
 
@@ -275,7 +277,7 @@ def test_commands_meet_an_export(exported: Path, tiny: Path, tmp_path: Path, cap
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "canary.safetensors").write_bytes(data[:-1])
     sentence(
-        ["predict", str(tmp_path / "p.png"), "--model", str(broken)], capsys, "canary.safetensors: is missing or was changed"
+        ["predict", str(tmp_path / "p.png"), "--model", str(broken)], capsys, "canary.safetensors: is not the file that was written"
     )
 
 

@@ -6,6 +6,7 @@ opens only what this user wrote, or was told to trust.
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,9 @@ def write(
     Args: as for ``swinkit.engines.openvino.write``; the names of answers and blocks are kept beside the description.
     """
     names = {"answers": list(answers), "blocks": list(blocks)}
-    torch.export.save(program, str(path), extra_files={DESCRIPTION: described, NAMES: json.dumps(names)})
+    buffer = io.BytesIO()  # torch's own writing of files ends the process when the disk is full
+    torch.export.save(program, buffer, extra_files={DESCRIPTION: described, NAMES: json.dumps(names)})
+    path.write_bytes(buffer.getbuffer())
 
 
 class Runtime:
