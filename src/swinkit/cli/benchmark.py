@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swinkit.cli.common import STDOUT, say, table, write_json
+from swinkit.cli.common import STDOUT, Trust, say, table, write_json
 
 
 def benchmark(
@@ -16,6 +16,7 @@ def benchmark(
     ] = None,
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Pictures at once; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Times each is called, one after the other.")] = 7,
+    trust: Trust = False,
     json_file: Annotated[str | None, typer.Option("--json", help="Write the figures; - is stdout.", metavar="FILE")] = None,
 ) -> None:
     """Time the engines on this machine's processor, in turn.
@@ -24,7 +25,7 @@ def benchmark(
     """
     from swinkit.prediction.timing import time_engines
 
-    rows = time_engines(source, engine or [], batch or [1, 8], rounds)
+    rows = time_engines(source, engine or [], batch or [1, 8], rounds, trust)
     if json_file is not None:
         write_json(json_file, rows)
     lines = [["engine", "batch", "ms", "images/s", "x torch", "largest difference"]]

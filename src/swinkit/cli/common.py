@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
+
+import typer
 
 from swinkit.errors import InputError
 from swinkit.files import atomic_path
 
 STDOUT = "-"
+Trust = Annotated[bool, typer.Option("--trust", help="Open an export that is code, not yours, and may do anything.")]
 
 
 class Device(enum.StrEnum):

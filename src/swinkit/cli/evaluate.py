@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, progress_bar, say, table, write_json
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, progress_bar, say, table, write_json
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def evaluate(
     tile: Annotated[int, typer.Option(min=0, help="Segmenters: cut pictures into tiles of so many pixels; 0 does not.")] = 0,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     engine: Annotated[EngineName | None, typer.Option(help="What computes; without it torch, of an export its own.")] = None,
+    trust: Trust = False,
 ) -> None:
     """Measure accuracy on a data set.
 
@@ -67,7 +68,7 @@ def evaluate(
         raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
     if source is None and predictions is None:
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
-    predictor = None if source is None else load(source, device.value, engine and engine.value)
+    predictor = None if source is None else load(source, device.value, engine and engine.value, trust)
     if predictor is None or predictor.spec.task == "segment":
         if groups or real:
             raise InputError("--groups and --real are for classifiers; leave them out")

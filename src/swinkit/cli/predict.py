@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, output_file, progress_bar, say
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, output_file, progress_bar, say
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Photos that go through the network together.")] = 16,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     engine: Annotated[EngineName | None, typer.Option(help="What computes; without it torch, of an export its own.")] = None,
+    trust: Trust = False,
     out: Annotated[
         Path | None, typer.Option(help="Segmenters: folder for masks (PNG) and overlays (JPEG).", metavar="DIR")
     ] = None,
@@ -61,7 +62,7 @@ def predict(
     failed = 0
     count = len(found.images)
     with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
-        predictor = load(model or DEFAULT, device.value, engine and engine.value)
+        predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
         if out is not None and predictor.spec.task != "segment":
             raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
         start = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from swinkit.engines.manifest import EXPORT_AGAIN
+from swinkit.errors import ExportError
 from swinkit.extras import need
+from swinkit.files import open_file
 
 EXTRA = "export"
+LARGEST_GRAPH = 2**28  # bytes of a graph without its weights
+BEGINNING = re.compile(rb"\s*<\?xml[^<>]*\?>\s*<net\s")
 AGAIN = 3  # calls in a row with as many pictures, after which the graph is compiled for that number
 HELD = 2  # answers whose memory is kept for later calls: a caller often holds the latest while it asks for the next
 
@@ -54,7 +60,15 @@ def core() -> Any:
 
 
 def read(path: Path) -> Any:
-    """Return an ``openvino.Model``."""
+    """Return an ``openvino.Model``, with the weights that lie beside it.
+
+    Raises:
+        ExportError: it is something else. OpenVINO looks at what a file holds, not at its name, and reads many kinds, some of
+            which fetch their weights from wherever they say.
+    """
+    with open_file(path, LARGEST_GRAPH, ExportError, fix=EXPORT_AGAIN) as file:
+        if not BEGINNING.match(file.read(200)):
+            raise ExportError(f"{path}: is no graph of OpenVINO; {EXPORT_AGAIN}")
     return core().read_model(str(path))
 
 

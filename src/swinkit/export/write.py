@@ -46,7 +46,7 @@ from swinkit.engines.exported import (
     sampled,
 )
 from swinkit.engines.fast import FromPixels
-from swinkit.errors import ExportError, InputError
+from swinkit.errors import ExportError, InputError, SwinkitError
 from swinkit.files import atomic_write
 from swinkit.models.swin import Block, SwinBackbone
 from swinkit.specs import ModelSpec
@@ -117,8 +117,9 @@ def export_network(
         raise InputError(f"{folder}: exists already; give a name that is free")
     if any(not 1 <= side <= 16384 for size in sizes for side in size):
         raise InputError(f"sizes must be between 1 and 16384 pixels, got {sizes}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
+    with _told(f"{folder}: cannot be written"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
     try:
         traced, writer = _Traced(network, spec).eval(), importlib.import_module(KINDS[to][0])
         manifest = Manifest(to, spec, _maps(network), sizes, traced.blocks, [], tolerance=tolerance, facts=facts or {})
@@ -127,19 +128,20 @@ def export_network(
         canary: dict[str, Tensor] = {}
         for size in sizes:
             path = graph_path(beside, to, size)
-            path.parent.mkdir()
             answers = [f"answer{i}" if manifest.maps > 1 else "answer" for i in range(manifest.maps)]
-            with _quiet():
+            with _quiet(), _told(f"{folder}: cannot be written for {to}"):
+                path.parent.mkdir()
                 writer.write(_program(traced, spec, size), path, answers, traced.blocks, json.dumps(spec.to_dict()))
                 if change is not None:
                     change(path, size)
             manifest.errors.append(_prove(network, traced, open_runtime(to, path), manifest, size, canary))
-        save_file(canary, str(beside / CANARY))
-        files = sorted(path for path in beside.rglob("*") if path.is_file())
-        manifest.files = {path.relative_to(beside).as_posix(): file_hash(path) for path in files}
-        manifest.software = _versions()
-        manifest.facts["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        atomic_write(beside / MANIFEST, manifest.to_json())
+        with _told(f"{folder}: cannot be written"):
+            save_file(canary, str(beside / CANARY))
+            files = sorted(path for path in beside.rglob("*") if path.is_file())
+            manifest.files = {path.relative_to(beside).as_posix(): file_hash(path) for path in files}
+            manifest.software = _versions()
+            manifest.facts["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            atomic_write(beside / MANIFEST, manifest.to_json())
         beside.chmod(0o755)  # mkdtemp makes private folders
         try:
             beside.rename(folder)
@@ -226,6 +228,18 @@ def _versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found | {"torch": torch.__version__, "processor": processor()}
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn what a library says when it cannot write, mostly because the disk is full, into a sentence."""
+    try:
+        yield
+    except SwinkitError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())[:200]
+        raise ExportError(f"{what} ({reason}); make room on that disk, or choose another place or kind") from error
 
 
 @contextlib.contextmanager

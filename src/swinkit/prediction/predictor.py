@@ -31,7 +31,9 @@ Result = ClassificationResult | SegmentationResult
 _Prepared = tuple[str, "Tensor | Image.Image | str"]  # name; the network's input or the picture, or why there is none
 
 
-def load(source: str | os.PathLike[str], device: str | None = None, engine: str | None = None) -> Predictor:
+def load(
+    source: str | os.PathLike[str], device: str | None = None, engine: str | None = None, trust: bool = False
+) -> Predictor:
     """Return a predictor with the weights of ``source``.
 
     Args:
@@ -39,10 +41,12 @@ def load(source: str | os.PathLike[str], device: str | None = None, engine: str 
         device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best there is); None means "cpu".
         engine: what computes: "torch", "compile" (torch's compiler), "openvino", "onnxruntime", or "auto", the fastest that is
             installed; ``.engine`` of the result says which. None is torch, of an export the one it was made for. The first
-            use of any but torch with a checkpoint writes an export into a cache, which takes a minute. An export that holds
-            machine code ("aotinductor") is opened only when "compile" is asked for.
+            use of any but torch with a checkpoint writes an export into a cache, which takes a minute.
+        trust: open an export that is code ("torch", "aotinductor") and was not written by this user; it may do anything.
+            Checkpoints and other exports never need it.
 
     Raises:
+        UnsafeFile: an export that is code, neither this user's own nor trusted.
         CheckpointError, UnknownName, MissingExtraError: the weights cannot be had or used.
         ExportError: an export was changed, or answers otherwise than when it was written.
         InputError: this machine has no such device; there is no such engine, or it cannot run there.
@@ -57,7 +61,7 @@ def load(source: str | os.PathLike[str], device: str | None = None, engine: str 
         if place.type != "cpu":
             raise InputError(f"exports run on the cpu here, not on {place}; use the checkpoint with the engine torch or compile")
     if is_export(Path(source)):
-        return _exported(ExportedEngine(Path(source), trusted=engine == "compile"), engine)
+        return _exported(ExportedEngine(Path(source), trusted=trust), engine)
     checkpoint = weights.load_checkpoint(os.fspath(source))
     with torch.device("meta"):  # no time for random weights that nobody will see
         network = build_network(checkpoint.spec)

@@ -24,7 +24,9 @@ def installed() -> list[str]:
     return [name for name in ENGINES if there.get(name, name == "torch" or compiler() is not None)]
 
 
-def time_engines(source: str, engines: Sequence[str], batches: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+def time_engines(
+    source: str, engines: Sequence[str], batches: Sequence[int], rounds: int, trust: bool = False
+) -> list[dict[str, Any]]:
     """Return a row an engine and batch.
 
     ``engine``, ``batch``, ``ms`` (median of a call), ``images_per_second``, ``speedup`` over torch, ``error``: the largest
@@ -35,10 +37,11 @@ def time_engines(source: str, engines: Sequence[str], batches: Sequence[int], ro
         engines: names; empty means all that are installed, "auto" is the one it stands for. torch comes first.
         batches: pictures at once.
         rounds: calls of each, in turn.
+        trust: as for ``load``.
     """
     here = fastest(torch.device("cpu"))
     names = list(dict.fromkeys(["torch", *(here if name == "auto" else name for name in engines or installed())]))
-    predictors = {name: load(source, engine=name) for name in names}
+    predictors = {name: load(source, engine=name, trust=trust) for name in names}
     spec = predictors["torch"].spec
     rows: list[dict[str, Any]] = []
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.preprocessing.mean, spec.preprocessing.std))
