@@ -72,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
     _open_streams()
     if not any(name in os.environ for name in _WAITING):
-        # Threads that wait for the next loop would look for it without a pause, and take the cores from whoever shares them.
-        os.environ["OMP_WAIT_POLICY"] = "passive"  # read when torch is imported, which the commands do
+        # Threads that wait for the next loop would look for it for 10 ms, and take the cores from whoever shares them. A thousand
+        # looks, some 50 us, bridge the gaps between two layers. Both are read when torch is imported, which the commands do.
+        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
     code = _run(words, debug)
     try:
         sys.stdout.flush()

@@ -151,7 +151,7 @@ def write_json(path: str, value: Any) -> None:
 
 
 def keep_memory_of(predictor: Predictor) -> None:
-    """Let this process keep the memory of one answer for the next, where torch computes on a CPU; other engines hold their own."""
+    """Let this process keep the memory of one answer for the next, if torch computes on a CPU; others hold their own."""
     from swinkit.engines.memory import keep_memory
 
     if predictor.engine in ("torch", "compile") and predictor.device.type == "cpu":

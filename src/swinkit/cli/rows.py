@@ -5,12 +5,20 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from swinkit.cli.common import Output, output_file, table_cell
 from swinkit.cli.stopping import Stopping
 from swinkit.errors import SwinkitError
+
+
+def write_table(path: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows as a CSV with a head to a file, or to stdout for "-"."""
+    with output_file(path) as file:
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows([table_cell(str(row[name])) for name in columns] for row in rows)
 
 
 @contextlib.contextmanager
