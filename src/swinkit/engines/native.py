@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from swinkit.engines import operations
-from swinkit.engines.memory import keep_memory
 from swinkit.engines.program import with_outputs
 from swinkit.engines.rewriting import rewrite
 from swinkit.errors import InputError
@@ -56,7 +55,6 @@ class Runtime:
     """A package, loaded."""
 
     def __init__(self, path: Path) -> None:
-        keep_memory()
         for name in operations.SOURCES:
             for library in path.parent.glob(f"{name}_*.so"):
                 operations.load(library)

@@ -133,8 +133,8 @@ def _of_tensor(tensor: Tensor) -> Image.Image:
     strided = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
     if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4) or not tensor.numel() or not strided:
         raise InputError(
-            f"an image tensor is (1, H, W), (3, H, W) or (4, H, W) of uint8 in RGB order, as torchvision.io.read_image gives, got "
-            f"{tuple(tensor.shape)} of {tensor.dtype}; give pixels of 0..255, before any normalisation"
+            f"an image tensor is (1, H, W), (3, H, W) or (4, H, W) of uint8 in RGB order, as torchvision.io.read_image gives, "
+            f"got {tuple(tensor.shape)} of {tensor.dtype}; give pixels of 0..255, before any normalisation"
         )
     if tensor.shape[1] * tensor.shape[2] > MAX_PIXELS:
         raise InputError(
