@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test test-slow lint docs clean
+.PHONY: demo test test-slow fuzz lint docs clean
 
 # An existing .venv is used again.
 $(BIN)/python:
@@ -30,6 +30,12 @@ test: environment
 
 test-slow: environment
 	$(BIN)/python -m pytest -m slow
+
+# Every reader of files from outside, SECONDS each; one of them: make fuzz TARGET=pictures.
+SECONDS ?= 60
+fuzz: environment
+	$(BIN)/python -m pip install --quiet --group fuzz
+	$(BIN)/python -m tools.fuzz $(TARGET) --seconds $(SECONDS)
 
 lint: environment
 	$(BIN)/python -m pip install --quiet --group dev

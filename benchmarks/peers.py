@@ -175,8 +175,9 @@ def floor_compiled(model: nn.Module, images: Tensor) -> Call:
 
 def our_engine(name: str, model: nn.Module, spec: ModelSpec, cache: Path) -> nn.Module:
     """Return one of our engines; "folded" is the folded network in plain torch."""
+    if name in ("torch", "folded", "compile"):
+        keep_memory()  # as the commands do
     if name in ("torch", "folded"):
-        keep_memory()  # as ``swinkit.load`` does
         return model if name == "torch" else folded(model)
     return OnDemandEngine(model, spec, {"compile": "aotinductor", "onnxruntime": "onnx"}.get(name, name), cache)
 

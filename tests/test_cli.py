@@ -566,7 +566,7 @@ def test_a_closed_pipe_is_no_error(model: str) -> None:
     process.wait(timeout=60)
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing(model: str, tmp_path: Path) -> None:
+def test_ctrl_c_ends_with_130_and_keeps_the_finished(model: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(3000):
         (tmp_path / "in" / f"{number}.png").symlink_to(tmp_path / "a.png")
@@ -586,5 +586,6 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(model: str, tmp_path: Path) -> 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.decode().strip() == "interrupted"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "in"]
+    assert err.decode().startswith("interrupted: classified ")
+    assert 0 < len(json.loads((tmp_path / "out.json").read_text())) < 3000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "in", "out.json"]

@@ -61,7 +61,8 @@ def test_figures_equal_a_count_by_hand() -> None:
     for t, a in zip(truth, order[:, 0], strict=True):
         confusion[t, a] += 1
     assert report["confusion"] == confusion.tolist()
-    assert report["per_class"]["c7"] == {"accuracy": None, "count": 0}
+    absent = report["per_class"]["c7"]
+    assert (absent["accuracy"], absent["recall"], absent["count"]) == (None, None, 0)
     assert report["per_class"]["c2"]["accuracy"] == pytest.approx(confusion[2, 2] / confusion[2].sum())
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     sure, right = shares.max(1), order[:, 0] == truth
@@ -73,6 +74,34 @@ def test_figures_equal_a_count_by_hand() -> None:
     assert report["ece"] == pytest.approx(ece, abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rates_and_mistakes_equal_a_count_by_hand(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, truth = rng.normal(size=(60, 6)).astype(np.float32), rng.integers(0, 4, 60)
+    logits[:, 5] = -9  # classes: 0..3 with pictures, 4 answered only, 5 neither
+    evaluation = ClassificationEvaluation(list("abcdef"), names=lambda i: f"{i}.png")
+    evaluation.update(torch.from_numpy(logits), truth.tolist(), list(range(60)))
+    report, answers = evaluation.compute(), logits.argmax(1)
+    totals = {"precision": [], "recall": [], "f1": []}
+    for number, label in enumerate("abcdef"):
+        right = sum(1 for t, a in zip(truth, answers, strict=True) if t == a == number)
+        called, there = list(answers).count(number), list(truth).count(number)
+        row = report["per_class"][label]
+        assert row["precision"] == (pytest.approx(right / called) if called else None)
+        assert row["recall"] == row["accuracy"] == (pytest.approx(right / there) if there else None)
+        assert row["f1"] == (pytest.approx(2 * right / (called + there)) if called + there else None)
+        if called + there:
+            for name, values in totals.items():
+                values.append(row[name] or 0)
+    assert report["macro"] == {name: pytest.approx(sum(values) / len(values)) for name, values in totals.items()}
+    sure = np.exp(logits).max(1) / np.exp(logits).sum(1)
+    wrong = sorted((i for i in range(60) if truth[i] != answers[i]), key=lambda i: -sure[i])
+    assert [row["file"] for row in report["mistakes"]] == [f"{i}.png" for i in wrong]
+    for i, row in zip(wrong, report["mistakes"], strict=True):
+        assert (row["truth"], row["answer"]) == ("abcdef"[truth[i]], "abcdef"[answers[i]])
+        assert row["probability"] == pytest.approx(sure[i], abs=1e-5)
+
+
 def test_several_labels_equal_a_count_by_hand() -> None:
     logits = torch.tensor([[2.0, -1.0], [1.0, 3.0], [-2.0, 0.5]])
     evaluation = ClassificationEvaluation(["a", "b"], multi_label=True)
@@ -80,6 +109,10 @@ def test_several_labels_equal_a_count_by_hand() -> None:
     report = evaluation.compute()
     # a: ranked right, wrong, right -> (1 + 2/3) / 2; b: right, right, wrong -> 1
     assert report["per_class"]["a"]["average_precision"] == pytest.approx(5 / 6)
+    # above a half: a is answered for the first two (one right of two there), b for the last two (both right)
+    assert [report["per_class"]["a"][name] for name in ("precision", "recall", "f1")] == [0.5, 0.5, 0.5]
+    assert [report["per_class"]["b"][name] for name in ("precision", "recall", "f1")] == [1, 1, 1]
+    assert report["macro"] == {"precision": 0.75, "recall": 0.75, "f1": 0.75}
     assert report["mAP"] == pytest.approx((5 / 6 + 1) / 2)
 
 
@@ -91,7 +124,9 @@ def test_classes_that_no_picture_has_do_not_count_and_do_not_warn() -> None:
         evaluation.update(logits, truth, [0, 1, 2])
         report = evaluation.compute()
         assert report["mAP"] == pytest.approx(expected)
-        assert report["per_class"]["c"] == {"average_precision": None, "count": 0}
+        absent = report["per_class"]["c"]
+        assert (absent["average_precision"], absent["recall"], absent["count"]) == (None, None, 0)
+        assert absent["precision"] == 0  # it was answered, and wrongly
 
 
 def test_a_model_stays_in_its_mode_and_the_preparation_is_named() -> None:
@@ -120,7 +155,7 @@ def test_wrong_group_tables(tmp_path: Path, text: str) -> None:
         read_groups(tmp_path / "groups.csv", Made())
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1, 2]", "[[0]]", '[["a"]]'])
+@pytest.mark.parametrize("text", ["", "{}", "[[1e999]]", "[" * 999, "[[" + "9" * 5000 + "]]", "[1, 2]", "[[0]]", '[["a"]]'])
 def test_wrong_real_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "real.json").write_text(text)
     with pytest.raises(DatasetError, match=r"real\.json"):

@@ -6,12 +6,17 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import swinkit
+from swinkit.engines import memory
 from swinkit.models.classifier import SwinClassifier
-from swinkit.prediction import Predictor, predictor
+from swinkit.cli import common
+from swinkit.prediction import Predictor
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 
 MEMORY = """
@@ -40,10 +45,22 @@ def test_the_memory_of_one_call_serves_the_next() -> None:
     assert faults("kept", MALLOC_TRIM_THRESHOLD_="131072") > 10_000  # a user's own setting stays
 
 
-def test_torch_on_a_cpu_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands_ask_for_it_and_the_library_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     variant, asked = Variant(embed_dim=12, depths=(1, 1), num_heads=(1, 2), num_classes=2), []
-    monkeypatch.setattr(predictor, "keep_memory", lambda: asked.append(1))
-    Predictor(SwinClassifier(variant), ModelSpec(variant, Preprocessing((32, 32))))
+    monkeypatch.setattr(memory, "keep_memory", lambda: asked.append(1))
+    predictor = Predictor(SwinClassifier(variant), ModelSpec(variant, Preprocessing((32, 32))))
+    predictor.predict(np.zeros((32, 32, 3), np.uint8))
     with torch.device("meta"):
-        Predictor(SwinClassifier(variant), ModelSpec(variant, Preprocessing((32, 32))))
+        elsewhere = Predictor(SwinClassifier(variant), ModelSpec(variant, Preprocessing((32, 32))))
+    assert asked == []
+    common.keep_memory_of(elsewhere)
+    assert asked == []
+    common.keep_memory_of(predictor)
     assert asked == [1]
+
+
+def test_only_the_command_line_names_it() -> None:
+    """It holds for the whole process, which is not the library's."""
+    source = Path(swinkit.__file__).parent
+    users = {path.relative_to(source).parts[0] for path in source.rglob("*.py") if "import keep_memory" in path.read_text()}
+    assert users == {"cli"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from swinkit.errors import RecipeError
 from swinkit.models.variants import resolve
@@ -113,8 +116,32 @@ HOSTILE = {
     "unknown task": ("task: paint", "task"),
     "alias bomb": (
         "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c]",
-        "unknown key",
+        "aliases",
     ),
+    "an anchor": ("epochs: &n 5", "aliases"),
+    "alias bomb in a value": (
+        "data:\n  classes: [&a [x,x,x,x], &b [*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b], &d [*c,*c,*c,*c,*c,*c], [*d,*d,*d,*d]]",
+        "aliases",
+    ),
+    "a key twice": ("epochs: 5\nepochs: 6", "'epochs' stands twice"),
+    "a long number": ("batch_size: " + "9" * 5000, "cannot be read"),
+    "a date that is none": ("seed: 2020-13-45", "cannot be read"),
+    "a long value": ("model: [" + "x, " * 9000 + "x]", "model"),
+    "a long key": ("k" * 1000 + ": 1", "unknown key"),
+    "crop of negative size": ("scene: {crop: [0, -5]}", "scene.crop"),
+    "crop beyond memory": ("scene: {crop: [1000000000, 5]}", "scene.crop"),
+    "falling scales": ("scene: {ratio: [2.0, 0.5]}", "scene.ratio must be rising"),
+    "no moment": ("optimiser: {betas: [.nan, 0.9]}", "betas"),
+    "infinite eps": ("optimiser: {eps: .inf}", "eps"),
+    "negative box": ("test: {box: [-1, -1]}", "test.box"),
+    "negative milestone": ("schedule: {milestones: [-3]}", "milestones"),
+    "negative windows": ("network: {pretrained_windows: [-1]}", "pretrained_windows"),
+    "endless windows": ("network: {pretrained_windows: [" + "7," * 99 + "]}", "pretrained_windows"),
+    "a class twice": ("data: {classes: [road, sky, road]}", "'road' twice"),
+    "a class of control characters": ('data: {classes: ["road\\n"]}', "control characters"),
+    "an empty class": ("data: {classes: ['']}", "data.classes"),
+    "absurd batch": ("batch_size: 1000000000000000000", "batch_size"),
+    "absurd alpha": ("augment: {mixup: .inf}", "mixup"),
     "deep nesting": ("a: " + "[" * 3000 + "]" * 3000, "recipe"),
     "binary": ("\x00\x01\x02", "not YAML"),
 }
@@ -131,6 +158,7 @@ def test_a_hostile_recipe_gets_one_sentence(case: str, tmp_path: Path, monkeypat
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
     assert not (tmp_path / "owned").exists()
 
 
@@ -138,6 +166,85 @@ def test_a_hostile_recipe_gets_one_sentence(case: str, tmp_path: Path, monkeypat
 def test_a_wrong_override_names_itself(item: str) -> None:
     with pytest.raises(RecipeError):
         load_recipe("finetune", [item])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        "scene.crop=[0,-5]",
+        "optimiser.betas=[nan,0.9]",
+        "optimiser.betas=[.nan,0.9]",
+        "optimiser.eps=inf",
+        "test.box=[-1,-1]",
+        "schedule.power=1e400",
+        "schedule.warmup_epochs=inf",
+        "save_minutes=inf",
+        "optimiser.clip_norm=nan",
+        "loss.dice=infinity",
+        "batch_size=1e18",
+        "scene.crop=[1e9, 1e9]",
+        "epochs=[" + "[" * 5000,
+        "epochs=&a [*a]",
+        "x" * 100_000 + "=1",
+        "epochs=" + "1" * 100_000,
+        "masking.cell=99999999",
+    ],
+    ids=lambda item: item[:30],
+)
+def test_an_override_out_of_range_is_one_sentence(item: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("finetune_segment", [item])
+    assert len(str(caught.value)) < 700
+    assert "\n" not in str(caught.value)
+
+
+WORDS = st.sampled_from(
+    ["epochs", "scene", "crop", "optimiser", "betas", "data", "classes", "test", "box", "&a", "*a", "<<", "!!int", "!!binary"]
+)
+VALUES = st.recursive(
+    st.one_of(
+        WORDS,
+        st.sampled_from([".inf", "-.inf", ".nan", "1e400", "1.0e+400", "9" * 4999, "-1", "0x" + "f" * 90, "2020-99-99"]),
+        st.integers().map(str),
+        st.floats().map(str),
+        st.text(max_size=30),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4).map(lambda items: "[" + ", ".join(items) + "]"),
+        st.lists(st.tuples(WORDS, inner), max_size=4).map(lambda items: "{" + ", ".join(f"{k}: {v}" for k, v in items) + "}"),
+        inner.map(lambda value: f"&a {value}"),
+    ),
+    max_leaves=12,
+)
+
+
+def _keys(section: type) -> list[str]:
+    found = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        found += [f"{name}.{key}" for key in _keys(inner)] if hasattr(inner, "model_fields") else [name]
+    return found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(_keys(Recipe)), value=VALUES)
+def test_any_value_is_taken_or_refused_in_one_sentence(key: str, value: str, tmp_path: Path) -> None:
+    section, _, name = key.rpartition(".")
+    path = tmp_path / "mine.yaml"
+    path.write_bytes((f"{section}:\n  {name}: {value}\n" if section else f"{name}: {value}\n").encode("utf-8", "surrogatepass"))
+    for attempt in (lambda: load_recipe(str(path)), lambda: load_recipe("finetune", [f"{key}={value}"])):
+        try:
+            recipe = attempt()
+        except RecipeError as error:
+            assert len(str(error)) < 700
+            assert "\n" not in str(error)
+        else:
+            assert all(math.isfinite(number) for number in _numbers(recipe.model_dump()))
+
+
+def _numbers(value: object) -> list[float]:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [number for part in parts for number in _numbers(part)] + ([value] if isinstance(value, int | float) else [])
 
 
 def test_override_reads_numbers_that_yaml_takes_for_text() -> None:

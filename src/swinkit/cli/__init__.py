@@ -6,6 +6,9 @@ Libraries that are slow to import (torch, torchvision, pydantic ...) are importe
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,7 +29,9 @@ from swinkit.cli.recipes import recipes
 from swinkit.cli.train import train
 from swinkit.errors import SwinkitError, out_of_memory
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + getattr(signal, "SIGPIPE", 13)  # as of a program that the signal ended
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 app = typer.Typer(
     help="Swin Transformers from photo to answer.",
@@ -65,11 +70,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None means ``sys.argv``.
     """
     words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
+    _open_streams()
+    if not any(name in os.environ for name in _WAITING):
+        # Threads that wait for the next loop would look for it for 10 ms, and take the cores from whoever shares them. A thousand
+        # looks, some 50 us, bridge the gaps between two layers. Both are read when torch is imported, which the commands do.
+        os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+    code = _run(words, debug)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _leave_stdout()
+        if isinstance(error, BrokenPipeError):
+            return code or UNREAD
+        if not code:
+            say(f"swinkit: stdout: cannot be written ({error.strerror}); give another place", error=True)
+        return code or 1
+    return code
+
+
+def _run(words: list[str], debug: bool) -> int:
     try:
         app(words, prog_name="swinkit")
-    except SystemExit as stop:  # typer's own end, also after wrong usage (2) and an interruption
+    except SystemExit as stop:  # typer's own end, also after wrong usage (2), an interruption, and a pipe that nobody reads
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-        if code == INTERRUPTED:
+        if isinstance(stop.__context__, BrokenPipeError):
+            _leave_stdout()
+            return UNREAD
+        if code == INTERRUPTED and not isinstance(stop.__context__, typer.Exit):  # predict says more itself
             say("interrupted", error=True)
         return code
     except SwinkitError as error:
@@ -81,6 +108,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the border: what nobody foresaw still becomes a sentence
         _report(out_of_memory(error) or f"internal error: {type(error).__name__}: {error}; run with --debug and report it", debug)
     return 1
+
+
+def _open_streams() -> None:
+    """Give closed streams a place: else the next file that is opened takes their number, and what is printed goes into it."""
+    handle = os.open(os.devnull, os.O_RDWR)
+    while handle <= 2:
+        handle = os.open(os.devnull, os.O_RDWR)
+    os.close(handle)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed when Python began
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+
+
+def _leave_stdout() -> None:
+    """Let what could not be written go, so that Python does not try again, and complain, when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        handle = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(handle, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        os.close(handle)
 
 
 def _without_debug(words: list[str]) -> tuple[list[str], bool]:

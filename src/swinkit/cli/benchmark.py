@@ -23,8 +23,10 @@ def benchmark(
 
     Medians, images a second, and the largest difference from torch's answers.
     """
+    from swinkit.engines.memory import keep_memory
     from swinkit.prediction.timing import time_engines
 
+    keep_memory()
     rows = time_engines(source, engine or [], batch or [1, 8], rounds, trust)
     if json_file is not None:
         write_json(json_file, rows)

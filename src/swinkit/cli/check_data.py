@@ -32,6 +32,6 @@ def check_data(
         report = check_masks(data, advance, void or ()) if masks else check(data, advance)
     if json_file is not None:
         write_json(json_file, report.to_dict())
-    say("\n".join(summary(report)), error=json_file == STDOUT)
+    say(summary(report), error=json_file == STDOUT)
     if report.fatal:
         raise typer.Exit(1)

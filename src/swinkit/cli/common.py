@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from swinkit.errors import InputError
+from swinkit.errors import InputError, shown
 from swinkit.files import atomic_path
+
+if TYPE_CHECKING:
+    from swinkit.prediction import Predictor
 
 STDOUT = "-"
 Trust = Annotated[bool, typer.Option("--trust", help="Open an export that is code, not yours, and may do anything.")]
+_HELD = 2**16  # bytes of an output file that wait to be written
 
 
 class Device(enum.StrEnum):
@@ -39,41 +44,133 @@ class EngineName(enum.StrEnum):
     auto = "auto"
 
 
-def say(text: str, error: bool = False) -> None:
-    """Print to stdout, or to stderr; control characters from file names and labels are shown as "?"."""
+def say(text: str | Sequence[str], error: bool = False) -> None:
+    """Print a line, or several, to stdout, or to stderr.
+
+    A text is one line whatever stands in it: line breaks, escape sequences and marks that turn the direction are escaped, so that
+    no name of a file or a class can forge a line.
+
+    Raises:
+        InputError: stdout cannot be written; of stderr nobody could be told.
+        BrokenPipeError: nobody reads stdout any more.
+    """
     stream = sys.stderr if error else sys.stdout
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+    lines = [text] if isinstance(text, str) else text
     encoding = stream.encoding or "utf-8"
-    print(shown.encode(encoding, "replace").decode(encoding), file=stream)
+    printed = "\n".join(map(shown, lines)).encode(encoding, "replace").decode(encoding)
+    with contextlib.suppress(OSError) if error else writing("stdout"):
+        print(printed, file=stream)
+
+
+def table_cell(text: str) -> str:
+    """Return text for a cell of a CSV: one line, and no formula to a spreadsheet; bytes that are no UTF-8 stay what they are."""
+    from swinkit.data.tables import spreadsheet_safe
+
+    return spreadsheet_safe("".join(letter if "\udc80" <= letter <= "\udcff" else shown(letter) for letter in text))
 
 
 @contextlib.contextmanager
-def output_file(path: str) -> Iterator[TextIO]:
-    """Yield a text file that appears under ``path`` when all went well, or stdout for "-".
+def writing(path: str) -> Iterator[None]:
+    """Turn a failure to write ``path`` into a sentence; a pipe that nobody reads any more stays one."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as problem:  # the latter: a zero byte in the name
+        if isinstance(problem, InputError):
+            raise
+        reason = getattr(problem, "strerror", None) or problem
+        raise InputError(f"{path}: cannot be written ({reason}); give another place") from problem
+
+
+class Output(Protocol):
+    """What takes text."""
+
+    def write(self, text: str, /) -> object: ...
+
+
+class _File:
+    """A file by its handle. What could not be written is not tried again when it is closed, as Python's own files do."""
+
+    def __init__(self, handle: int, path: str) -> None:
+        self._handle, self._path, self._held = handle, path, bytearray()
+
+    def write(self, text: str, /) -> None:
+        # Names of files need not be UTF-8; they are written as the bytes they are.
+        self._held += text.encode("utf-8", "surrogateescape")
+        if len(self._held) >= _HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        with writing(self._path):
+            while self._held:
+                del self._held[: os.write(self._handle, self._held)]
+
+
+class _Stdout:
+    """Standard output, where names of files are written as the bytes they are."""
+
+    def write(self, text: str, /) -> None:
+        with writing("stdout"):
+            try:
+                data = text.encode(sys.stdout.encoding or "utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                data = text.encode(sys.stdout.encoding, "backslashreplace")
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+
+
+@contextlib.contextmanager
+def output_file(path: str) -> Iterator[Output]:
+    """Yield what writes a text file that appears under ``path`` when all went well, or stdout for "-".
 
     Raises:
-        InputError: ``path`` cannot be written; said before any work is done.
+        InputError: ``path`` cannot be written; said before any work is done, or when the disk is full.
     """
     if path == STDOUT:
-        yield sys.stdout
+        if getattr(sys.stdout, "name", "") == os.devnull:  # ``main`` puts it there
+            raise InputError("stdout is closed, and - stands for it; give a file")
+        yield _Stdout()
         return
-    target = Path(path)
     with contextlib.ExitStack() as stack:
-        try:
+        with writing(path):
+            target = Path(path)
             if target.exists() and not target.is_file():
                 raise InputError(f"{path}: is no regular file; give another name, or - for stdout")
             temporary = stack.enter_context(atomic_path(target))
-            # Names of files need not be UTF-8; they are written as the bytes they are.
-            file = stack.enter_context(temporary.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
-        except OSError as problem:
-            raise InputError(f"{path}: cannot be written ({problem.strerror}); give another place") from problem
+            handle = os.open(temporary, os.O_WRONLY)
+            stack.callback(os.close, handle)
+        file = _File(handle, path)
         yield file
+        file.flush()
+        with writing(path):
+            stack.close()
 
 
 def write_json(path: str, value: Any) -> None:
     """Write ``value`` as indented JSON to a file, or to stdout for "-"."""
     with output_file(path) as file:
         file.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def keep_memory_of(predictor: Predictor) -> None:
+    """Let this process keep the memory of one answer for the next, if torch computes on a CPU; others hold their own."""
+    from swinkit.engines.memory import keep_memory
+
+    if predictor.engine in ("torch", "compile") and predictor.device.type == "cpu":
+        keep_memory()
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Return rows as lines of aligned columns, the first to the left, the others to the right."""
+    rows = [[shown(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 @contextlib.contextmanager
@@ -97,14 +194,3 @@ def progress_bar(noun: str) -> Iterator[Callable[[int, int], None]]:
             progress.update(job, completed=done, total=total, description=f"{rate:.1f} {noun}/s")
 
         yield advance
-
-
-def table(rows: list[list[str]]) -> str:
-    """Return rows as aligned columns, the first to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -25,7 +25,7 @@ def demo(
     result = load(DEFAULT).predict(photo)
     with atomic_path(out) as temporary:
         draw_bars(read_image(photo), result).save(temporary, format="PNG")
-    say(result.bars())
+    say(result.bars().split("\n"))
     say(f"wrote {out}")
 
 

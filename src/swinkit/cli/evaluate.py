@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, progress_bar, say, table, write_json
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, keep_memory_of, progress_bar, say, table, write_json
+from swinkit.cli.rows import write_table
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from swinkit.prediction import Predictor
 
 MOST_CLASSES = 30  # more than these are only in the JSON
+MOST_MISTAKES = 10  # more than these are only in the files
 
 
 class ScaleRule(enum.StrEnum):
@@ -33,6 +35,9 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Part: train, val, test; val of a set without parts is all of it.")] = "val",
     json_file: Annotated[str | None, typer.Option("--json", help="Write the report; - is stdout.", metavar="FILE")] = None,
+    mistakes: Annotated[
+        str | None, typer.Option(help="Classifiers: write every wrong answer, surest first; - is stdout.", metavar="CSV")
+    ] = None,
     groups: Annotated[Path | None, typer.Option(help="Table file,group: the accuracy of each group.", metavar="CSV")] = None,
     real: Annotated[Path | None, typer.Option(help="ImageNet ReaL labels: any of several is right.", metavar="JSON")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures that go through the network together.")] = 32,
@@ -51,8 +56,8 @@ def evaluate(
 ) -> None:
     """Measure accuracy on a data set.
 
-    Top-1, top-5, calibration and every class, each picture counted once; of a segmenter mIoU, mAcc, aAcc and every
-    class, each pixel counted once.
+    Top-1, top-5, calibration, every class and the surest mistakes, each picture counted once; of a segmenter mIoU, mAcc, aAcc
+    and every class, each pixel counted once.
     """
     from swinkit.data import open_dataset
     from swinkit.data.folders import UndividedData
@@ -68,10 +73,14 @@ def evaluate(
         raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
     if source is None and predictions is None:
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
+    if json_file == mistakes == STDOUT:
+        raise InputError("--json - and --mistakes - cannot share stdout; write one of them to a file")
     predictor = None if source is None else load(source, device.value, engine and engine.value, trust)
+    if predictor is not None:
+        keep_memory_of(predictor)
     if predictor is None or predictor.spec.task == "segment":
-        if groups or real:
-            raise InputError("--groups and --real are for classifiers; leave them out")
+        if groups or real or mistakes:
+            raise InputError("--groups, --real and --mistakes are for classifiers; leave them out")
         if predictions is not None and options != Passes():
             raise InputError("label maps of a folder are measured as they are; leave out --scales, --flip, --window and --tile")
         _evaluate_label_maps(predictor, data, split, json_file, predictions, options)
@@ -86,6 +95,8 @@ def evaluate(
         if split != "val":  # the default also means: all there is
             raise
         pictures = open_dataset(data)
+    if mistakes and predictor.spec.multi_label:
+        raise InputError("--mistakes is for models that give one label a picture; leave it out")
     matched = match_classes(pictures, predictor.labels)
     with progress_bar("pictures") as advance:
         report = measure(
@@ -101,7 +112,9 @@ def evaluate(
         )
     if json_file is not None:
         write_json(json_file, report)
-    say(_shown(report, predictor.preprocessing.describe()), error=json_file == STDOUT)
+    if mistakes is not None:
+        write_table(mistakes, ("file", "truth", "answer", "probability"), report["mistakes"])
+    say(_shown(report, predictor.preprocessing.describe()), error=STDOUT in (json_file, mistakes))
 
 
 def _evaluate_label_maps(
@@ -142,21 +155,38 @@ def _evaluate_label_maps(
     for name, row in report["per_class"].items():
         parts = ["absent" if row[key] is None else f"{100 * row[key]:.2f} %" for key in ("IoU", "Acc")]
         rows.append([name, *parts, f"{row['pixels']:,}"])
-    lines = [table(figures), table(rows), report["passes"]]
-    say("\n".join([*lines, report.get("preprocessing", "")]).rstrip(), error=json_file == STDOUT)
+    lines = [*table(figures), *table(rows), report["passes"]]
+    say([*lines, *filter(None, [report.get("preprocessing")])], error=json_file == STDOUT)
 
 
-def _shown(report: dict[str, Any], preprocessing: str) -> str:
+def _shown(report: dict[str, Any], preprocessing: str) -> list[str]:
+    """Return the report as lines for a terminal."""
     """Return the report for a terminal: figures, groups, classes that have pictures."""
     figures = [
         [name, f"{100 * report[name]:.2f} %" if "top" in name else f"{report[name]:.4f}"]
         for name in ("top1", "top5", "real_top1", "mAP", "f1_micro", "f1_macro", "ece")
         if isinstance(report.get(name), float)
     ]
-    lines = [table([*figures, ["count", f"{report['count']:,}"]]), f"photos were {preprocessing}"]
-    for kind in ("groups", "per_class"):
-        rows = {name: row for name, row in report.get(kind, {}).items() if row["count"]}
-        if rows and (kind == "groups" or len(rows) <= MOST_CLASSES):
-            measured = "average_precision" if "mAP" in report else "accuracy"
-            lines.append(table([[name, f"{100 * row[measured]:.2f} %", f"{row['count']:,}"] for name, row in rows.items()]))
-    return "\n".join(lines)
+    macro = [[f"macro {name}", f"{100 * share:.2f} %"] for name, share in report["macro"].items()]
+    lines = [*table([*figures, *macro, ["count", f"{report['count']:,}"]]), f"photos were {preprocessing}"]
+    if report.get("groups"):
+        lines += table([[name, _per_cent(row["accuracy"]), f"{row['count']:,}"] for name, row in report["groups"].items()])
+    rows = {name: row for name, row in report["per_class"].items() if row["count"]}
+    if rows and len(rows) <= MOST_CLASSES:
+        columns = (["average_precision"] if "mAP" in report else []) + ["precision", "recall", "f1"]
+        lines += table(
+            [["class", *(name.replace("_", " ") for name in columns), "count"]]
+            + [[name, *(_per_cent(row[key]) for key in columns), f"{row['count']:,}"] for name, row in rows.items()]
+        )
+    wrong = report.get("mistakes", [])
+    if wrong:
+        first = f", the {MOST_MISTAKES} surest" if len(wrong) > MOST_MISTAKES else ""
+        lines.append(f"{len(wrong):,} wrong answers{first}:")
+        lines += table(
+            [[row["file"], row["truth"], f"-> {row['answer']}", _per_cent(row["probability"])] for row in wrong[:MOST_MISTAKES]]
+        )
+    return lines
+
+
+def _per_cent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.2f} %"

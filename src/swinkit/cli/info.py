@@ -57,7 +57,7 @@ def info(
 
 def _show(rows: dict[str, str]) -> None:
     width = max(map(len, rows))
-    say("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+    say([f"{name:<{width}}  {value}" for name, value in rows.items()])
 
 
 def _of_export(source: str, manifest: Manifest) -> dict[str, str]:

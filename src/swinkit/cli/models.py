@@ -26,7 +26,7 @@ def models(
     rows = [model_facts(name) for name in list_models()]
     rows += [_embedded_segmenter(name) for name in embedded_names() if name != DEFAULT]
     if as_json:
-        say(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2).split("\n"))
         return
     lines = [["name", "task", "params M", "published", "GFLOPs", "published", "top-1 / mIoU %", "weights", "licence"]]
     say(table(lines + [_line(row) for row in rows]))

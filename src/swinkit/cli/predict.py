@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import json
 import time
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, output_file, progress_bar, say
-from swinkit.errors import InputError
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, keep_memory_of, progress_bar, say, writing
+from swinkit.cli.rows import row_files
+from swinkit.cli.stopping import Stopped, stoppable
+from swinkit.errors import InputError, SwinkitError
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from swinkit.prediction import SegmentationResult
+    from swinkit.prediction import Predictor, SegmentationResult
 
 MOST_BARS = 10  # more images than this get a line each
-_Write = Callable[[Any], None]
 
 
 def predict(
@@ -47,7 +45,8 @@ def predict(
 ) -> None:
     """Classify photos, or segment them with a segmenter.
 
-    Those that cannot be read are named, counted and passed over; the exit code is 1 when none was left.
+    Those that cannot be read are named, counted and passed over; the exit code is 1 when none was left. Ctrl-C and SIGTERM
+    keep what is finished, in every file.
     """
     if json_file == csv_file == STDOUT:
         raise InputError("--json - and --csv - cannot share stdout; write one of them to a file")
@@ -59,36 +58,82 @@ def predict(
         raise InputError(f"{', '.join(paths)}: no images found{_passed_over(found.skipped)}; give photos or a folder")
     to_stderr = STDOUT in (json_file, csv_file)
     bars = len(found.images) <= MOST_BARS
-    failed = 0
-    count = len(found.images)
-    with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
-        predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
-        if out is not None and predictor.spec.task != "segment":
-            raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
-        start = time.perf_counter()
-        results = enumerate(predictor.stream(found.images, batch=batch, top=top, tile=tile), start=1)
-        for done, result in results:
-            advance(done, count)
-            write(result)
-            if out is not None and result.error is None:
-                _write_label_map(result, out)
-            failed += result.error is not None
-            if result.error is not None:
-                say(result.error, error=True)
-            else:
-                say(result.bars() if bars else _line(result), error=to_stderr)
-    seconds = time.perf_counter() - start
-    verb = "segmented" if predictor.spec.task == "segment" else "classified"
-    summary = f"{verb} {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
-    summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device} by {predictor.engine}"
-    if failed:
-        summary += f"; {failed:,} could not be read"
+    tally = _Tally(len(found.images), _called(model or DEFAULT))
+    stopped: Stopped | None = None
+    try:
+        with stoppable() as stopping, row_files(json_file, csv_file, stopping) as write, progress_bar("images") as advance:
+            predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
+            keep_memory_of(predictor)
+            if out is not None and predictor.spec.task != "segment":
+                raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
+            tally.begin(predictor)
+            for result in predictor.stream(found.images, batch=batch, top=top, tile=tile):
+                with stopping.held():
+                    if out is not None and result.error is None:
+                        _write_label_map(result, out)
+                    write(result)
+                    tally.add(result)
+                stopping.heed()
+                advance(tally.done, tally.total)
+                if result.error is not None:
+                    say(result.error, error=True)
+                else:
+                    say(result.bars().split("\n") if bars else _line(result), error=to_stderr)
+    except Stopped as signalled:
+        stopped = signalled
+    except SwinkitError:
+        if tally.done:
+            say(f"stopped early: {tally.summary()}", error=True)
+        raise
     written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
-    if written:
-        summary += f"; wrote {' and '.join(map(str, written))}"
-    say(summary + _passed_over(found.skipped), error=to_stderr)
-    if failed == count:
+    if written and (stopped is None or tally.done):
+        tally.notes.append(f"wrote {' and '.join(map(str, written))}")
+    if stopped is not None:
+        say(f"interrupted: {tally.summary()}" if tally.done else "interrupted", error=True)
+        raise typer.Exit(stopped.exit_code)
+    say(tally.summary() + _passed_over(found.skipped), error=to_stderr)
+    if tally.failed == tally.total:
         raise typer.Exit(1)
+
+
+@dataclass
+class _Tally:
+    """What the last line says.
+
+    Args:
+        total: images that were found.
+        model: as the user calls it.
+    """
+
+    total: int
+    model: str
+    done: int = 0
+    failed: int = 0
+    notes: list[str] = field(default_factory=list)
+    _verb: str = "classified"
+    _where: str = ""
+    _start: float = 0.0
+
+    def begin(self, predictor: Predictor) -> None:
+        self._verb = "segmented" if predictor.spec.task == "segment" else "classified"
+        self._where = f"on {predictor.device} by {predictor.engine}"
+        self._start = time.perf_counter()
+
+    def add(self, result: Any) -> None:
+        self.done += 1
+        self.failed += result.error is not None
+
+    def summary(self) -> str:
+        seconds = time.perf_counter() - self._start
+        text = f"{self._verb} {self.done - self.failed:,} of {self.total:,} images in {seconds:.1f} s "
+        text += f"({self.done / seconds:.1f} images/s) with {self.model} {self._where}"
+        failed = [f"{self.failed:,} could not be read"] if self.failed else []
+        return "; ".join([text, *failed, *self.notes])
+
+
+def _called(source: str) -> str:
+    """Return the name of what answers: as it was typed, or of a folder that was typed as dots its own."""
+    return source if source.strip("./\\") else Path(source).resolve().name
 
 
 def _passed_over(skipped: Counter[str]) -> str:
@@ -101,12 +146,15 @@ def _write_label_map(result: SegmentationResult, folder: Path) -> None:
     """Write the mask and the overlay of one photo; names of photos that share one get a number."""
     from swinkit.files import atomic_path
 
-    stem, number = Path(result.source).stem, 2
+    own = "picture" if result.picture is not None else Path(result.source).stem  # data: URLs have no name
+    stem, number = own, 2
     while (folder / f"{stem}.png").exists():
-        stem, number = f"{Path(result.source).stem}_{number}", number + 1
-    result.save(folder / f"{stem}.png")
-    with atomic_path(folder / f"{stem}_overlay.jpg") as temporary:
-        result.overlay().save(temporary, format="JPEG", quality=90)
+        stem, number = f"{own}_{number}", number + 1
+    overlay = result.overlay()
+    with writing(str(folder / f"{stem}.png")):
+        result.save(folder / f"{stem}.png")
+    with writing(str(folder / f"{stem}_overlay.jpg")), atomic_path(folder / f"{stem}_overlay.jpg") as temporary:
+        overlay.save(temporary, format="JPEG", quality=90)
 
 
 def _line(result: Any) -> str:
@@ -114,66 +162,3 @@ def _line(result: Any) -> str:
         shares = ", ".join(f"{area.label} {100 * area.share:.0f} %" for area in result.areas[:4])
         return f"{result.source}  {shares}"
     return f"{result.source}  {result.top.label}  {100 * result.top.probability:.1f} %"
-
-
-@contextlib.contextmanager
-def _sinks(json_file: str | None, csv_file: str | None) -> Iterator[_Write]:
-    """Yield a function that adds a result to the files asked for; they appear when all went well."""
-    with contextlib.ExitStack() as stack:
-        writers: list[_Write] = []
-        if json_file is not None:
-            writers.append(stack.enter_context(_json_list(json_file)))
-        if csv_file is not None:
-            writers.append(stack.enter_context(_csv_table(csv_file)))
-
-        def write(result: Any) -> None:
-            for writer in writers:
-                writer(result)
-
-        yield write
-
-
-@contextlib.contextmanager
-def _json_list(path: str) -> Iterator[_Write]:
-    """A JSON list, written item by item so that any number of results needs no memory."""
-    with output_file(path) as file:
-        separator = "[\n"
-
-        def write(result: Any) -> None:
-            nonlocal separator
-            file.write(separator + json.dumps(result.to_dict(), allow_nan=False))
-            separator = ",\n"
-
-        yield write
-        file.write("\n]\n")
-
-
-@contextlib.contextmanager
-def _csv_table(path: str) -> Iterator[_Write]:
-    """A row for each image and rank; an image that could not be read has one row with its error.
-
-    Of a label map a row for each class in it, ``probability`` giving way to ``pixels`` and ``share``.
-    """
-    with output_file(path) as file:
-        table = csv.writer(file)
-        headed = False
-
-        def write(result: Any) -> None:
-            nonlocal headed
-            areas = hasattr(result, "mask")
-            if not headed:
-                table.writerow(
-                    ["source", "rank", "label", "index", *(("pixels", "share") if areas else ("probability",)), "error"]
-                )
-                headed = True
-            if result.error is not None:
-                table.writerow([result.source, "", "", "", *([""] * (2 if areas else 1)), result.error])
-                return
-            if areas:
-                for rank, area in enumerate(result.areas, start=1):
-                    table.writerow([result.source, rank, area.label, area.index, area.pixels, f"{area.share:.6f}", ""])
-                return
-            for rank, best in enumerate(result.predictions, start=1):
-                table.writerow([result.source, rank, best.label, best.index, f"{best.probability:.6f}", ""])
-
-        yield write

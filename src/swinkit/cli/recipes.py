@@ -13,4 +13,4 @@ def recipes() -> None:
 
     names = recipe_names()
     width = max(map(len, names))
-    say("\n".join(f"{name:<{width}}  {purpose}" for name, purpose in names.items()))
+    say([f"{name:<{width}}  {purpose}" for name, purpose in names.items()])

@@ -6,20 +6,13 @@
 // this file for the processor at hand, rewriting.py puts it where a graph had scaled_dot_product_attention; tests/test_attention.py
 // compares it with that in float64.
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
-#include <torch/library.h>
+#include "tensors.h"
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 namespace {
 
-using Vec = at::vec::Vectorized<float>;
-constexpr int64_t WIDTH = Vec::size();
 // ROWS x COLUMNS vectors of sums fill the registers of the processor; 49 tokens are 7 x 7 rows.
 #if defined(CPU_CAPABILITY_AVX512)
 constexpr int ROWS = 7, COLUMNS = 4;
@@ -122,10 +115,8 @@ struct Head {
 // Ask for values that are soon read or written: their rows lie too far apart for the processor to foresee them. The nearest cache
 // is full, so the second. GCC leaves out calls of functions that do nothing else, so these must not stay calls.
 #if defined(__GNUC__)
-#define ASK(place) __builtin_prefetch(place, 0, 2)
 #define ALWAYS_INLINE [[gnu::always_inline]] inline
 #else
-#define ASK(place) static_cast<void>(place)
 #define ALWAYS_INLINE inline
 #endif
 ALWAYS_INLINE void ask_for(const float* row, int64_t width) {
@@ -159,27 +150,27 @@ inline void attend_rows(const Head& head, const Shape& shape, int64_t first, con
 // query, key, value (M, heads, T, D), rows of D in one piece, D a multiple of a vector; bias (P, heads, T, T), row m takes m % P.
 // The M windows are those of maps of `rows` tokens, N windows each; places (N * T) says which token of its map each is, `rows` of
 // padding, which is left out. Returns the maps, (M / N, rows, heads * D).
-at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value, const at::Tensor& bias, double scale,
-                  const at::Tensor& places, int64_t rows) {
-  TORCH_CHECK(query.dim() == 4 && key.sizes() == query.sizes() && value.sizes() == query.sizes(), "query, key and value differ");
+Tensor attend(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& bias, double scale,
+                  const Tensor& places, int64_t rows) {
+  STD_TORCH_CHECK(query.dim() == 4 && key.sizes() == query.sizes() && value.sizes() == query.sizes(), "query, key and value differ");
   const int64_t many = query.size(0), heads = query.size(1), tokens = query.size(2), width = query.size(3);
-  TORCH_CHECK(bias.dim() == 4 && bias.size(0) > 0 && bias.size(1) == heads && bias.size(2) == tokens && bias.size(3) == tokens,
+  STD_TORCH_CHECK(bias.dim() == 4 && bias.size(0) > 0 && bias.size(1) == heads && bias.size(2) == tokens && bias.size(3) == tokens,
               "bias must be (P, heads, T, T)");
-  TORCH_CHECK(width % WIDTH == 0, "the width of a head must be a multiple of ", WIDTH);
-  for (const at::Tensor* x : {&query, &key, &value, &bias})
-    TORCH_CHECK(x->scalar_type() == at::kFloat && (x == &bias || x->stride(3) == 1), "float32 in rows of one piece");
-  TORCH_CHECK(places.dim() == 1 && places.scalar_type() == at::kLong && places.numel() > 0 && tokens > 0 &&
+  STD_TORCH_CHECK(width % WIDTH == 0, "the width of a head must be a multiple of ", WIDTH);
+  for (const Tensor* x : {&query, &key, &value, &bias})
+    STD_TORCH_CHECK(x->scalar_type() == FLOAT && (x == &bias || x->stride(3) == 1), "float32 in rows of one piece");
+  STD_TORCH_CHECK(places.dim() == 1 && places.scalar_type() == LONG && places.numel() > 0 && tokens > 0 &&
                   places.numel() % tokens == 0 && many % (places.numel() / tokens) == 0,
               "places must be those of the tokens of all windows of a map");
-  const at::Tensor biases = bias.contiguous(), all_places = places.contiguous();
+  const Tensor biases = whole(bias), all_places = whole(places);
   const int64_t windows = places.numel() / tokens, *where = all_places.const_data_ptr<int64_t>();
   int64_t real = 0;
   for (int64_t i = 0; i < places.numel(); i++) {
-    TORCH_CHECK(where[i] >= 0 && where[i] <= rows, "a place lies outside the map");
+    STD_TORCH_CHECK(where[i] >= 0 && where[i] <= rows, "a place lies outside the map");
     real += where[i] < rows;
   }
-  TORCH_CHECK(real == rows, "every token of the map must be in one window");
-  at::Tensor out = at::empty({many / windows, rows, heads * width}, query.options());
+  STD_TORCH_CHECK(real == rows, "every token of the map must be in one window");
+  Tensor out = empty({many / windows, rows, heads * width});
   const float *q = query.const_data_ptr<float>(), *k = key.const_data_ptr<float>(), *v = value.const_data_ptr<float>(),
               *b = biases.const_data_ptr<float>();
   float* o = out.mutable_data_ptr<float>();
@@ -212,7 +203,7 @@ at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tens
 }  // namespace
 
 // NAME ends in a digest of this file: packages of two versions of it may be open in one process.
-TORCH_LIBRARY_FRAGMENT(swinkit, library) {
+STABLE_TORCH_LIBRARY_FRAGMENT(swinkit, library) {
   library.def(NAME "(Tensor query, Tensor key, Tensor value, Tensor bias, float scale, Tensor places, int rows) -> Tensor");
 }
-TORCH_LIBRARY_IMPL(swinkit, CPU, library) { library.impl(NAME, attend); }
+STABLE_TORCH_LIBRARY_IMPL(swinkit, CPU, library) { library.impl(NAME, TORCH_BOX(&attend)); }

@@ -2,30 +2,14 @@
 
 #pragma once
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <ATen/cpu/vec/functional.h>
-#include <ATen/cpu/vec/vec.h>
-#include <torch/library.h>
+#include "tensors.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdint>
-#include <optional>
 #include <utility>
-#include <vector>
 
 namespace {
-
-using Vec = at::vec::Vectorized<float>;
-constexpr int64_t WIDTH = Vec::size();
-
-#if defined(__GNUC__)
-#define ASK(place) __builtin_prefetch(place, 0, 2)
-#else
-#define ASK(place) static_cast<void>(place)
-#endif
 
 // x/2 (1 + erf(x / sqrt 2)), erf as a ratio of polynomials fitted to it for |x| < 5.5; beyond, it is 1 in float32.
 inline Vec gelu(const Vec& x) {
@@ -107,44 +91,42 @@ struct Panel {
   }
 };
 
-using Maybe = std::optional<at::Tensor>;
-inline const float* place_of(const at::Tensor& t) { return t.const_data_ptr<float>(); }
+inline const float* place_of(const Tensor& t) { return t.const_data_ptr<float>(); }
 inline const float* place_of(const Maybe& t) { return t ? place_of(*t) : nullptr; }
 
-inline Maybe whole(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
-
-inline void check(const at::Tensor& x) {
-  TORCH_CHECK(x.is_contiguous() && x.scalar_type() == at::kFloat, "float32 in one piece");
+inline void check(const Tensor& x) {
+  STD_TORCH_CHECK(x.is_contiguous() && x.scalar_type() == FLOAT, "float32 in one piece");
 }
 
 // Where the rows of a layer come from, and the shape of their answer, less its columns.
-inline std::pair<Rows, std::vector<int64_t>> rows_of(const at::Tensor& x, const std::optional<double>& eps, const Maybe& index) {
+inline std::pair<Rows, std::vector<int64_t>> rows_of(const Tensor& x, const std::optional<double>& eps, const Maybe& index) {
   check(x);
-  TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0, "rows of numbers");
+  STD_TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0, "rows of numbers");
   const int64_t parts = index && index->dim() == 2 ? index->size(1) : 1;
   Rows rows{place_of(x), parts * x.size(-1), eps, nullptr, 0, 0, parts};
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end() - 1);
   if (index) {
-    TORCH_CHECK(x.dim() == 3 && index->dim() == 2 && index->is_contiguous() && index->scalar_type() == at::kLong && index->numel() > 0,
+    STD_TORCH_CHECK(x.dim() == 3 && index->dim() == 2 && index->is_contiguous() && index->scalar_type() == LONG && index->numel() > 0,
                 "an index (rows, parts) names tokens of maps (B, L, C)");
     rows.index = index->const_data_ptr<int64_t>();
     rows.tokens = index->numel();
     rows.map = x.size(1);
     for (int64_t i = 0; i < rows.tokens; i++)
-      TORCH_CHECK(rows.index[i] >= 0 && rows.index[i] < rows.map, "an index points outside the map");
+      STD_TORCH_CHECK(rows.index[i] >= 0 && rows.index[i] < rows.map, "an index points outside the map");
     shape[1] = index->size(0);
   }
   return {rows, shape};
 }
 
 // A layer as the panel of all its rows, without its answer's place; `shape` becomes that of the answer.
-inline Panel layer(const Rows& rows, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& added, bool curved,
+inline Panel layer(const Rows& rows, const Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& added, bool curved,
                    std::vector<int64_t>& shape) {
-  const int64_t many = c10::multiply_integers(shape);
+  int64_t many = 1;
+  for (const int64_t side : shape) many *= side;
   shape.push_back(columns);
-  TORCH_CHECK(packed.is_contiguous(), "weights in one piece");
-  TORCH_CHECK(!bias || bias->numel() == columns, "a bias for each column");
-  TORCH_CHECK(!added || added->sizes() == shape, "what is added must have the answer's shape");
+  STD_TORCH_CHECK(packed.is_contiguous(), "weights in one piece");
+  STD_TORCH_CHECK(!bias || bias->numel() == columns, "a bias for each column");
+  STD_TORCH_CHECK(!added || has_shape(*added, shape), "what is added must have the answer's shape");
   if (bias) check(*bias);
   if (added) check(*added);
   return {rows, packed.const_data_ptr(), place_of(bias), place_of(added), nullptr, 0, many, columns, 0, curved};
@@ -171,26 +153,26 @@ inline int64_t panels_of(int64_t rows, int64_t least, int64_t most) {
 
 // x (..., K), or of x (B, L, K / p) the tokens that `index` (rows, p) names, p in a row, normalised if there is an `eps`, times packed
 // weights, N columns; + bias (N,); GELU if `curved`; + residual (..., N). Returns (..., N).
-at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
+Tensor linear(const Tensor& given, const Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
                   bool curved, const std::optional<double>& eps, const Maybe& index);
 // Two layers, GELU between.
-at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
+Tensor mlp(const Tensor& given, const Tensor& packed, int64_t hidden, const Maybe& bias, const Tensor& packed2,
                int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index);
 // Weights (columns, K) as the two take them.
-at::Tensor pack(const at::Tensor& weight);
+Tensor pack(const Tensor& weight);
 
 }  // namespace
 
 // NAME ends in a digest of the file: packages of two versions of it may be open in one process.
-TORCH_LIBRARY_FRAGMENT(swinkit, library) {
+STABLE_TORCH_LIBRARY_FRAGMENT(swinkit, library) {
   library.def(NAME "(Tensor x, Tensor packed, int columns, Tensor? bias, Tensor? added, bool curved, "
                    "float? eps, Tensor? index) -> Tensor");
   library.def(NAME "_mlp(Tensor x, Tensor packed, int hidden, Tensor? bias, Tensor packed2, int columns, Tensor? bias2, "
                    "Tensor? added, float? eps, Tensor? index) -> Tensor");
   library.def(NAME "_pack(Tensor weight) -> Tensor");
 }
-TORCH_LIBRARY_IMPL(swinkit, CPU, library) {
-  library.impl(NAME, linear);
-  library.impl(NAME "_mlp", mlp);
-  library.impl(NAME "_pack", pack);
+STABLE_TORCH_LIBRARY_IMPL(swinkit, CPU, library) {
+  library.impl(NAME, TORCH_BOX(&linear));
+  library.impl(NAME "_mlp", TORCH_BOX(&mlp));
+  library.impl(NAME "_pack", TORCH_BOX(&pack));
 }

@@ -200,22 +200,22 @@ struct Room {
   }
 };
 
-void check_sides(const Panel& panel, const at::Tensor& packed) {
+void check_sides(const Panel& panel, const Tensor& packed) {
   const int64_t columns = panel.columns, inner = panel.source.inner;
-  TORCH_CHECK(columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0 && inner % (2 * WIDTH) == 0, "sides must be whole strips");
+  STD_TORCH_CHECK(columns > 0 && columns % (2 * WIDTH * vectors(columns)) == 0 && inner % (2 * WIDTH) == 0, "sides must be whole strips");
   const int64_t strip = WIDTH * vectors(columns);
-  TORCH_CHECK(packed.sizes() == at::IntArrayRef({columns / 2 / strip, PRODUCTS, inner / 2, strip}), "weights of another layer");
+  STD_TORCH_CHECK(has_shape(packed, {columns / 2 / strip, PRODUCTS, inner / 2, strip}), "weights of another layer");
   check(packed);
 }
 
-at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
+Tensor linear(const Tensor& given, const Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
                   bool curved, const std::optional<double>& eps, const Maybe& index) {
-  const at::Tensor x = given.contiguous();
+  const Tensor x = whole(given);
   const Maybe added = whole(residual);
   auto [source, shape] = rows_of(x, eps, index);
   Panel all = layer(source, packed, columns, bias, added, curved, shape);
   check_sides(all, packed);
-  at::Tensor out = at::empty(shape, x.options());
+  Tensor out = empty(shape);
   all.out = out.mutable_data_ptr<float>();
   const int64_t many = strips(columns), shared = panels_of(all.rows, LEAST, 2 * PAIRS);
   const int64_t panels = shared ? shared : (all.rows + 2 * PAIRS - 1) / (2 * PAIRS);
@@ -234,9 +234,9 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
 }
 
 // A panel passes both before the next begins, and the first writes the sides of the second.
-at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
+Tensor mlp(const Tensor& given, const Tensor& packed, int64_t hidden, const Maybe& bias, const Tensor& packed2,
                int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index) {
-  const at::Tensor x = given.contiguous();
+  const Tensor x = whole(given);
   const Maybe added = whole(residual);
   auto [source, shape] = rows_of(x, eps, index);
   std::vector<int64_t> between_shape = shape;
@@ -248,7 +248,7 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
   if (!panels)
     return linear(linear(x, packed, hidden, bias, std::nullopt, true, eps, index), packed2, columns, bias2, added, false, std::nullopt,
                   std::nullopt);
-  at::Tensor out = at::empty(shape, x.options());
+  Tensor out = empty(shape);
   two.out = out.mutable_data_ptr<float>();
   const int64_t rows = (one.pairs() + panels - 1) / panels * 2;
   in_turn(panels, [&](int64_t i) {
@@ -266,13 +266,25 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
 }
 
 // For each strip the right sides of the seven products, a row for each of K / 2.
-at::Tensor pack(const at::Tensor& weight) {
-  const int64_t columns = weight.size(0), strip = WIDTH * vectors(columns);
-  TORCH_CHECK(weight.dim() == 2 && weight.size(1) % (2 * WIDTH) == 0 && columns % (2 * strip) == 0, "sides must be whole strips");
-  const std::vector<at::Tensor> rows = weight.t().chunk(2, 0), top = rows[0].chunk(2, 1), bottom = rows[1].chunk(2, 1);
-  const at::Tensor &b11 = top[0], &b12 = top[1], &b21 = bottom[0], &b22 = bottom[1];
-  const at::Tensor sides = at::stack({b11 + b22, b11, b12 - b22, b21 - b11, b22, b11 + b12, b21 + b22});
-  return sides.reshape({PRODUCTS, weight.size(1) / 2, -1, strip}).permute({2, 0, 1, 3}).contiguous();
+Tensor pack(const Tensor& given) {
+  STD_TORCH_CHECK(given.dim() == 2, "weights (columns, inputs)");
+  const Tensor weight = whole(given);
+  check(weight);
+  const int64_t columns = weight.size(0), inner = weight.size(1), strip = WIDTH * vectors(columns);
+  STD_TORCH_CHECK(inner % (2 * WIDTH) == 0 && columns % (2 * strip) == 0, "sides must be whole strips");
+  const int64_t half = inner / 2, right = columns / 2;
+  Tensor packed = empty({right / strip, PRODUCTS, half, strip});
+  float* to = packed.mutable_data_ptr<float>();
+  for (int64_t column = 0; column < right; column++) {
+    const float *left = place_of(weight) + column * inner, *beside = left + right * inner;
+    for (int64_t k = 0; k < half; k++) {
+      const float b11 = left[k], b12 = beside[k], b21 = left[half + k], b22 = beside[half + k];
+      const float sides[PRODUCTS] = {b11 + b22, b11, b12 - b22, b21 - b11, b22, b11 + b12, b21 + b22};
+      float* place = to + (column / strip * PRODUCTS * half + k) * strip + column % strip;
+      for (int64_t s = 0; s < PRODUCTS; s++) place[s * half * strip] = sides[s];
+    }
+  }
+  return packed;
 }
 
 }  // namespace

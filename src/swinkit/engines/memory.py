@@ -17,7 +17,8 @@ def keep_memory() -> None:
 
     The maps of a batch are larger than what glibc holds back by default. It would give them to the system and fetch them again,
     zeroed page by page, in every call: tens of thousands of page faults. It holds for the whole process and cannot be undone in
-    it, so whoever wants glibc's own ways sets ``GLIBC_TUNABLES`` or any ``MALLOC_`` variable.
+    it, so the commands ask for it and the library never does; a program that answers much on a CPU calls it once by itself.
+    Whoever wants glibc's own ways under a command sets ``GLIBC_TUNABLES`` or any ``MALLOC_`` variable.
     """
     if any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ):
         return

@@ -7,6 +7,7 @@ other: whoever opens one runs it, so ``ExportedEngine`` opens none that it was n
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +15,18 @@ import numpy as np
 import torch
 
 from swinkit.engines import operations
-from swinkit.engines.memory import keep_memory
 from swinkit.engines.program import with_outputs
 from swinkit.engines.rewriting import rewrite
 from swinkit.errors import InputError
+
+SETTINGS = {
+    "freezing": True,
+    "cpp.dynamic_threads": True,
+    # Headers are read by the compiler two times for a package; to write them out for that takes longer than it saves.
+    "aot_inductor.precompile_headers": False,
+    # What calls the kernels and frees their tensors; optimised it takes half as long again to compile and nothing less to run.
+    "aot_inductor.compile_wrapper_opt_level": "O0",
+}
 
 
 def write(
@@ -30,29 +39,31 @@ def write(
     """
     if operations.compiler() is None:
         raise InputError("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
+    from torch._inductor.utils import fresh_cache
+
     module = with_outputs(program, range(len(answers)))
-    rewrite(module, path.parent)
-    example = program.example_inputs[0][0].float()
-    with torch.no_grad():  # weights are not packed in inference mode
-        floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
-        torch._inductor.aoti_compile_and_package(
-            floats, package_path=str(path), inductor_configs={"freezing": True, "cpp.dynamic_threads": True}
-        )
+    with operations.settings(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        rewrite(module, path.parent)
+        example = program.example_inputs[0][0].float()
+        # torch's own cache lies where others may write, and a package needs nothing of it a second time.
+        with torch.no_grad(), fresh_cache(dir=folder):  # weights are not packed in inference mode
+            floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
+            torch._inductor.aoti_compile_and_package(floats, package_path=str(path), inductor_configs=SETTINGS)
 
 
 class Runtime:
     """A package, loaded."""
 
     def __init__(self, path: Path) -> None:
-        keep_memory()
         for name in operations.SOURCES:
             for library in path.parent.glob(f"{name}_*.so"):
                 operations.load(library)
-        self._run = torch._inductor.aoti_load_package(str(path))
+        # As torch._inductor.aoti_load_package, whose module brings all of torch's compiler with it.
+        self._package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
 
     def __call__(self, pixels: np.ndarray) -> list[np.ndarray]:
         with torch.inference_mode():
-            answers = self._run(torch.from_numpy(np.ascontiguousarray(pixels)).float())
+            answers = self._package.run([torch.from_numpy(np.ascontiguousarray(pixels)).float()])
         return [answer.numpy() for answer in answers]
 
     def blocks(self, _pixels: np.ndarray, _names: Sequence[str]) -> list[np.ndarray]:

@@ -11,8 +11,11 @@
 
 #include "layers.h"
 
-#include <ATen/cpu/Utils.h>
 #include <immintrin.h>
+
+namespace at::cpu {
+bool init_amx();  // of ATen/cpu/Utils.h, which takes the compiler ten seconds
+}
 
 namespace {
 
@@ -240,24 +243,24 @@ void do_strips(const Panel& panel, int64_t begin, int64_t end) {
   _tile_release();
 }
 
-void check_sides(const Panel& panel, const at::Tensor& packed) {
+void check_sides(const Panel& panel, const Tensor& packed) {
   static const bool there = at::cpu::init_amx();  // Linux wants to be asked
-  TORCH_CHECK(there, "this processor, or its system, multiplies no tiles");
+  STD_TORCH_CHECK(there, "this processor, or its system, multiplies no tiles");
   const int64_t inner = panel.source.inner, columns = panel.columns;
-  TORCH_CHECK(columns > 0 && columns % TILE == 0 && inner % 32 == 0, "sides must be whole strips");
-  TORCH_CHECK(inner <= 1 << 15, "too many inputs for sums of 32 bits");
-  TORCH_CHECK(packed.scalar_type() == at::kChar && packed.sizes() == at::IntArrayRef({columns / TILE, strip_bytes(inner)}),
+  STD_TORCH_CHECK(columns > 0 && columns % TILE == 0 && inner % 32 == 0, "sides must be whole strips");
+  STD_TORCH_CHECK(inner <= 1 << 15, "too many inputs for sums of 32 bits");
+  STD_TORCH_CHECK(packed.scalar_type() == CHAR && has_shape(packed, {columns / TILE, strip_bytes(inner)}),
               "weights of another layer");
 }
 
-at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
+Tensor linear(const Tensor& given, const Tensor& packed, int64_t columns, const Maybe& bias, const Maybe& residual,
                   bool curved, const std::optional<double>& eps, const Maybe& index) {
-  const at::Tensor x = given.contiguous();
+  const Tensor x = whole(given);
   const Maybe added = whole(residual);
   auto [source, shape] = rows_of(x, eps, index);
   Panel all = layer(source, packed, columns, bias, added, curved, shape);
   check_sides(all, packed);
-  at::Tensor out = at::empty(shape, x.options());
+  Tensor out = empty(shape);
   all.out = out.mutable_data_ptr<float>();
   const int64_t chunk = inputs_at_once(source.inner);
   const int64_t most = most_rows(DIGITS * steps_of(chunk) * DEPTH + (chunk < source.inner ? 4 * columns : 0));
@@ -274,9 +277,9 @@ at::Tensor linear(const at::Tensor& given, const at::Tensor& packed, int64_t col
 }
 
 // A panel passes both layers, a chunk of the columns between them at a time.
-at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden, const Maybe& bias, const at::Tensor& packed2,
+Tensor mlp(const Tensor& given, const Tensor& packed, int64_t hidden, const Maybe& bias, const Tensor& packed2,
                int64_t columns, const Maybe& bias2, const Maybe& residual, const std::optional<double>& eps, const Maybe& index) {
-  const at::Tensor x = given.contiguous();
+  const Tensor x = whole(given);
   const Maybe added = whole(residual);
   auto [source, shape] = rows_of(x, eps, index);
   std::vector<int64_t> between_shape = shape;
@@ -290,7 +293,7 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
   if (!panels)
     return linear(linear(x, packed, hidden, bias, std::nullopt, true, eps, index), packed2, columns, bias2, added, false, std::nullopt,
                   std::nullopt);
-  at::Tensor out = at::empty(shape, x.options());
+  Tensor out = empty(shape);
   two.out = out.mutable_data_ptr<float>();
   const int64_t rows = tiles_of((one.rows + panels - 1) / panels) * TILE;
   in_turn(panels, [&](int64_t i) {
@@ -323,12 +326,13 @@ at::Tensor mlp(const at::Tensor& given, const at::Tensor& packed, int64_t hidden
 
 // For each strip and every DEPTH inputs: three tiles of digits, a row for the inputs that are a row of `write_digits`; and behind
 // them what the products of each column are multiplied with.
-at::Tensor pack(const at::Tensor& given) {
-  TORCH_CHECK(given.dim() == 2 && given.size(0) % TILE == 0 && given.size(1) % 32 == 0, "sides must be whole strips");
-  const at::Tensor weight = given.contiguous();
+Tensor pack(const Tensor& given) {
+  STD_TORCH_CHECK(given.dim() == 2 && given.size(0) % TILE == 0 && given.size(1) % 32 == 0, "sides must be whole strips");
+  const Tensor weight = whole(given);
   check(weight);
   const int64_t inner = weight.size(1), strips = weight.size(0) / TILE;
-  at::Tensor packed = at::zeros({strips, strip_bytes(inner)}, weight.options().dtype(at::kChar));
+  Tensor packed = empty({strips, strip_bytes(inner)}, aoti_torch_dtype_int8());
+  std::fill_n(static_cast<char*>(packed.mutable_data_ptr()), packed.numel(), 0);
   for (int64_t s = 0; s < strips; s++) {
     char* strip = static_cast<char*>(packed.mutable_data_ptr()) + s * strip_bytes(inner);
     for (int64_t column = 0; column < TILE; column++) {

@@ -46,6 +46,7 @@ class ClassificationEvaluation:
         multi_label: classes do not exclude one another: mean average precision and F1 instead of top-k.
         real: acceptable classes of a picture (ImageNet ReaL), by its id; pictures with none are not counted.
         groups: name of the group a picture belongs to, by its id.
+        names: gives a picture's name for its id; the mistakes are listed only with it.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class ClassificationEvaluation:
         multi_label: bool = False,
         real: dict[int, list[int]] | None = None,
         groups: dict[int, str] | None = None,
+        names: Callable[[int], str] | None = None,
     ) -> None:
         self.labels, self.multi_label = labels, multi_label
-        self.real, self.groups = real, groups
+        self.real, self.groups, self.names = real, groups, names
         self._rows: dict[int, tuple[Tensor, Any]] = {}
 
     def update(self, logits: Tensor, targets: list[Any], ids: list[int]) -> None:
@@ -69,8 +71,10 @@ class ClassificationEvaluation:
 
         Returns:
             "top1", "top5" (5 or as many classes as there are), "ece" (15 bins), all 0..1; "count"; "per_class": {label:
-            {"accuracy", "count"}}; "confusion": rows truth, columns answers; "real_top1", "real_count", "groups" where
-            asked for. Multi-label: "mAP", "f1_micro", "f1_macro" and per class "average_precision".
+            {"accuracy", "count", "precision", "recall", "f1"}}; "macro": the mean of the last three (``_rates``); "confusion":
+            rows truth, columns answers; "mistakes", a list of {"file", "truth", "answer", "probability"}, the surest first,
+            where there are names; "real_top1", "real_count", "groups" where asked for. Multi-label: "mAP", "f1_micro",
+            "f1_macro", "macro", and per class "average_precision", "count", "precision", "recall", "f1", above a half.
         """
         rows = self._gathered()
         if not rows:
@@ -98,6 +102,7 @@ class ClassificationEvaluation:
         confusion = metrics.multiclass_confusion_matrix(logits, targets, **common)
         counts = confusion.sum(1)
         right = confusion.diagonal()
+        rates, macro = _rates(right, counts, confusion.sum(0))
         probabilities = logits.softmax(1)
         top = {k: metrics.multiclass_accuracy(logits, targets, average="micro", top_k=k, **common) for k in (1, min(5, classes))}
         report: dict[str, Any] = {
@@ -106,11 +111,14 @@ class ClassificationEvaluation:
             "ece": float(metrics.multiclass_calibration_error(probabilities, targets, n_bins=BINS, norm="l1", **common)),
             "count": count,
             "per_class": {
-                label: {"accuracy": float(right[i] / counts[i]) if counts[i] else None, "count": int(counts[i])}
-                for i, label in enumerate(self.labels)
+                label: {"accuracy": rate["recall"], "count": int(counts[i]), **rate}
+                for i, (label, rate) in enumerate(zip(self.labels, rates, strict=True))
             },
+            "macro": macro,
             "confusion": confusion.tolist(),
         }
+        if self.names is not None:
+            report["mistakes"] = self._mistakes(probabilities, targets, ids)
         if self.real is not None:
             judged = [(int(answers[i]) in self.real[key]) for i, key in enumerate(ids) if self.real.get(key)]
             report["real_top1"] = sum(judged) / len(judged) if judged else None
@@ -124,12 +132,29 @@ class ClassificationEvaluation:
             }
         return report
 
+    def _mistakes(self, probabilities: Tensor, targets: Tensor, ids: list[int]) -> list[dict[str, Any]]:
+        """Return the pictures that were answered wrongly, the surest answer first."""
+        assert self.names is not None
+        sure, answers = probabilities.max(1)
+        wrong = (answers != targets).nonzero().flatten().tolist()
+        return [
+            {
+                "file": self.names(ids[i]),
+                "truth": self.labels[int(targets[i])],
+                "answer": self.labels[int(answers[i])],
+                "probability": round(float(sure[i]), 6),
+            }
+            for i in sorted(wrong, key=lambda i: (-float(sure[i]), ids[i]))
+        ]
+
     def _several(self, logits: Tensor, truth: list[tuple[int, ...]]) -> dict[str, Any]:
         metrics = need("torchmetrics.functional.classification", "train")
         targets = torch.zeros(logits.shape, dtype=torch.long)
         for row, classes_there in zip(targets, truth, strict=True):
             row[list(classes_there)] = 1
         probabilities, classes = logits.sigmoid(), logits.shape[1]
+        answered = (probabilities > 0.5).long()
+        rates, macro = _rates((answered * targets).sum(0), targets.sum(0), answered.sum(0))
         present = targets.sum(0) > 0  # precision of a class that no picture has is undefined
         precision = torch.full((classes,), torch.nan)
         if present.any():
@@ -145,10 +170,31 @@ class ClassificationEvaluation:
                 label: {
                     "average_precision": float(precision[i]) if present[i] else None,
                     "count": int(targets[:, i].sum()),
+                    **rates[i],
                 }
                 for i, label in enumerate(self.labels)
             },
+            "macro": macro,
         }
+
+
+def _rates(right: Tensor, truth: Tensor, answers: Tensor) -> tuple[list[dict[str, float | None]], dict[str, float]]:
+    """Return precision, recall and F1 (0..1) of every class, and their means.
+
+    Precision of a class that was never answered, recall of one that no picture has, and F1 of one that is neither, are None. In
+    the means the former two count as 0; classes that are neither do not count, as in scikit-learn and torchmetrics.
+
+    Args:
+        right, truth, answers: how many pictures of each class were answered so, are so, and were called so, (K,).
+    """
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    rows = list(zip(right.tolist(), truth.tolist(), answers.tolist(), strict=True))
+    rates = [{"precision": share(r, a), "recall": share(r, t), "f1": share(2 * r, t + a)} for r, t, a in rows]
+    met = [rate for rate, (_, t, a) in zip(rates, rows, strict=True) if t or a]
+    return rates, {name: sum(rate[name] or 0.0 for rate in met) / max(1, len(met)) for name in ("precision", "recall", "f1")}
 
 
 def evaluate(
@@ -201,6 +247,7 @@ def evaluate(
         multi_label,
         read_real(real, data) if real else None,
         read_groups(groups, data) if groups else None,
+        data.name,
     )
     was_training = model.training
     model.eval()

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from swinkit import weights
-from swinkit.data.images import read_image, to_rgb
 from swinkit.data.masks import palette_of
 from swinkit.data.reading import cores, read_batches
 from swinkit.data.transforms import normalise, resized
 from swinkit.engines import dense
 from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
-from swinkit.engines.memory import keep_memory
-from swinkit.errors import CheckpointError, InputError, RunError
+from swinkit.errors import CheckpointError, InputError, RunError, SwinkitError
 from swinkit.export import CompiledEngine, OnDemandEngine
 from swinkit.models.build import build_network
+from swinkit.prediction import forks
+from swinkit.prediction.pictures import Source, is_path, name_of, picture_of
 from swinkit.prediction.results import ClassificationResult, Prediction, SegmentationResult
 from swinkit.specs import ModelSpec, Preprocessing
 
-Source = str | os.PathLike[str] | Image.Image | np.ndarray
 Result = ClassificationResult | SegmentationResult
-_Prepared = tuple[str, "Tensor | Image.Image | str"]  # name; the network's input or the picture, or why there is none
+_Item = Tensor | Image.Image | str  # the network's input or the picture, or why there is none
+_Prepared = tuple[str, _Item, bool]  # the image's name, what became of it, whether the name is a path to read again
 
 
 def load(
@@ -136,8 +136,7 @@ class Predictor:
         self.labels = list(spec.labels) or [str(index) for index in range(classes)]
         self.preprocessing: Preprocessing = spec.preprocessing
         self.palette = palette_of(spec.masks, classes)
-        if self.engine == "torch" and self.device.type == "cpu":  # machine code asks for it itself, the others hold their own
-            keep_memory()
+        self._born = forks.generation()
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +152,8 @@ class Predictor:
 
         Args:
             source: a path; a PIL image (its EXIF orientation is applied); an array (H, W), (H, W, 3) or (H, W, 4)
-                of uint8 in RGB order; or a list of these.
+                of uint8 in RGB order; a tensor (1, H, W), (3, H, W) or (4, H, W) of uint8, as torchvision.io.read_image gives;
+                encoded bytes; an open binary file; a ``data:`` URL in base64; or a list of these.
             top: how many classes to give, most probable first; more than there are means all. Label maps have all.
             tile: segmenters: cut the photo into tiles of so many pixels, each answered like a photo, seams blended; 0 takes
                 it whole.
@@ -164,13 +164,16 @@ class Predictor:
         Raises:
             ImageError: the one image cannot be read. In a list it becomes a result with ``error`` at its place.
             InputError: not an image at all, or ``top`` less than 1.
+            RunError: the network cannot answer such an image, or the predictor is from before ``os.fork`` and its engine's
+                threads are not in this process.
         """
         if isinstance(source, list | tuple):
             return list(self.stream(source, top=top, tile=tile))
         _at_least_one(top=top)
         self._check_tile(tile)
-        name = _name(source, "image")
-        return self._answers([(name, self._input(self._image(source, name)))], top, tile)[0]
+        forks.check(self._born, self.engine, self.device)
+        name = name_of(source, "image")
+        return self._answers([(name, self._input(self._image(source, name)), is_path(source))], top, tile)[0]
 
     def stream(
         self, sources: Iterable[Source], batch: int = 16, workers: int | None = None, top: int = 5, tile: int = 0
@@ -191,12 +194,13 @@ class Predictor:
 
         Raises:
             InputError: a number less than 1 (at once).
-            RunError: a batch does not fit into the device's memory.
+            RunError: a batch does not fit into the device's memory; else as for ``predict``.
         """
         whole = self.spec.task == "segment"
         workers = min(2 if whole else 8, cores()) if workers is None else workers
         _at_least_one(batch=batch, workers=workers, top=top)
         self._check_tile(tile)
+        forks.check(self._born, self.engine, self.device)
         return self._stream(sources, 1 if whole else batch, workers, top, tile)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
@@ -210,29 +214,27 @@ class Predictor:
         weights.save_pretrained(self._network, self.spec, Path(directory))
 
     def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int, tile: int) -> Iterator[Result]:
+        begun = forks.generation()
         for prepared in read_batches(enumerate(sources), self._prepared, batch, workers, self.device):
-            yield from self._answers(prepared, top, tile)
+            for result in self._answers(prepared, top, tile):
+                yield result
+                if forks.generation() != begun:
+                    raise RunError("a stream cannot go on after os.fork(), its readers stayed in the parent; begin one here")
 
     def _prepared(self, numbered: tuple[int, Source]) -> _Prepared:
         place, source = numbered
-        name = _name(source, f"image {place}")
+        name = name_of(source, f"image {place}")
         try:
-            return name, self._input(self._image(source, name))
+            return name, self._input(self._image(source, name)), is_path(source)
         except InputError as error:
-            return name, str(error)
+            return name, str(error), False
 
     def _image(self, source: Source, name: str) -> Image.Image:
         """Return the upright picture with as many channels as the network takes."""
         channels = len(self.preprocessing.mean)
         if channels not in (1, 3):
             raise InputError(f"this network takes {channels} channels, photos have 3; call its model with a tensor")
-        if isinstance(source, str | os.PathLike):
-            return read_image(Path(source), name, grey=channels == 1)
-        if isinstance(source, Image.Image):
-            return to_rgb(source, name, grey=channels == 1)
-        if isinstance(source, np.ndarray):
-            return to_rgb(_from_array(source), name, grey=channels == 1)
-        raise InputError(f"an image is a path, a PIL image or a uint8 array, got {type(source).__name__}")
+        return picture_of(source, name, grey=channels == 1)
 
     def _input(self, image: Image.Image) -> Tensor | Image.Image:
         """Return what waits for the network: an input, or of a segmenter, whose answers have the photo's size, the photo."""
@@ -253,7 +255,7 @@ class Predictor:
         if tile and (isinstance(tile, bool) or not 16 <= tile <= 16384):
             raise InputError(f"a tile is 16 to 16384 pixels wide, got {tile!r}")
 
-    def _label_map(self, name: str, item: Any, tile: int) -> SegmentationResult:
+    def _label_map(self, name: str, item: Any, on_disk: bool, tile: int) -> SegmentationResult:
         if isinstance(item, str):
             return SegmentationResult(name, error=item)
         pixels = []
@@ -263,24 +265,21 @@ class Predictor:
             pixels.append(bool(logits.isfinite().all()))
             return logits
 
-        try:
-            with torch.inference_mode():
-                mask = dense.label_map(network, item, self.preprocessing, dense.Passes(tile=tile), self.device)
-        except torch.OutOfMemoryError as error:
-            raise RunError(f"{name}: does not fit into the memory of {self.device}; use tiles, or the cpu") from error
+        with self._in_words(f"{name}: ", "use tiles, or the cpu"), torch.inference_mode():
+            mask = dense.label_map(network, item, self.preprocessing, dense.Passes(tile=tile), self.device)
         if not all(pixels):
             raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
-        picture = None if Path(name).is_file() else item
+        picture = None if on_disk else item  # what came in memory is in no file, or no longer the same
         return SegmentationResult(name, mask, tuple(self.labels), self.palette, picture=picture)
 
     def _answers(self, prepared: list[_Prepared], top: int, tile: int) -> list[Any]:
         """Return one result for each prepared image or error, in order."""
         if self.spec.task == "segment":
-            return [self._label_map(name, item, tile) for name, item in prepared]
-        images = [item for _, item in prepared if isinstance(item, Tensor)]
+            return [self._label_map(name, item, on_disk, tile) for name, item, on_disk in prepared]
+        images = [item for _, item, _ in prepared if isinstance(item, Tensor)]
         rows = iter(self._probabilities(torch.stack(images)) if images else ())
         results = []
-        for name, item in prepared:
+        for name, item, _ in prepared:
             if isinstance(item, str):
                 results.append(ClassificationResult(name, error=item))
                 continue
@@ -296,38 +295,33 @@ class Predictor:
             )
         return results
 
+    @contextlib.contextmanager
+    def _in_words(self, what: str, smaller: str) -> Iterator[None]:
+        """Turn what a network or its library raises into a sentence: what was asked, and what to do where memory is short."""
+        try:
+            yield
+        except SwinkitError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in reason:
+                raise RunError(f"{what}too large for the memory of {self.device}; {smaller}") from error
+            raise RunError(
+                f"{what}the network fails ({reason}); it must take pictures {self.preprocessing.describe()}: give it such a "
+                "preparation, or another network"
+            ) from error
+
     def _probabilities(self, images: Tensor) -> Tensor:
         """Return (B, K) float32 on the CPU, for (B, C, h, w) uint8."""
-        try:
-            with torch.inference_mode():
-                if not isinstance(self.model, Engine):  # those normalise themselves
-                    images = normalise(images.to(self.device), self.preprocessing)
-                logits = self._call(images).cpu()
-        except torch.OutOfMemoryError as error:
-            count, _, height, width = images.shape
-            raise RunError(
-                f"{count} images of {height}x{width} do not fit into the memory of {self.device}; "
-                f"use a batch of {max(1, count // 2)} or the cpu"
-            ) from error
+        count, _, height, width = images.shape
+        what = f"{count} images of {height}x{width}: "
+        with self._in_words(what, f"use a batch of {max(1, count // 2)} or the cpu"), torch.inference_mode():
+            if not isinstance(self.model, Engine):  # those normalise themselves
+                images = normalise(images.to(self.device), self.preprocessing)
+            logits = self._call(images).cpu()
         if not logits.isfinite().all():
             raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
         return logits.sigmoid() if self.spec.multi_label else logits.softmax(dim=-1)
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    if array.dtype != np.uint8 or not fits or array.size == 0:
-        raise InputError(
-            f"an image array is (H, W), (H, W, 3) or (H, W, 4) of uint8 in RGB order, got {array.shape} of "
-            f"{array.dtype}; scale, round and transpose it first"
-        )
-    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
-
-
-def _name(source: Source, otherwise: str) -> str:
-    if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
-    return str(getattr(source, "filename", "") or otherwise)
 
 
 def _at_least_one(**numbers: int) -> None:

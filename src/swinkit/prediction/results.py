@@ -11,7 +11,7 @@ from PIL import Image
 
 from swinkit.data.images import read_image
 from swinkit.data.masks import encode_mask, paint
-from swinkit.errors import InputError
+from swinkit.errors import InputError, shown
 from swinkit.files import atomic_path
 
 BAR_CELLS = 30
@@ -63,13 +63,8 @@ class ClassificationResult:
     def bars(self) -> str:
         """Return a line a class: name, bar, per cent; under the source as a heading."""
         if self.error is not None:
-            return self.error
-        width = max((len(prediction.label) for prediction in self.predictions), default=0)
-        lines = [
-            f"  {prediction.label:<{width}}  {_bar(prediction.probability)} {100 * prediction.probability:5.1f} %"
-            for prediction in self.predictions
-        ]
-        return "\n".join([self.source, *lines])
+            return shown(self.error)
+        return _chart(self.source, [(prediction.label, prediction.probability) for prediction in self.predictions])
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class SegmentationResult:
         labels: class names in index order.
         palette: (K, 3) uint8, a colour for each class.
         error: why the image could not be read, one sentence; None when it could.
-        picture: the image itself where it came without a path.
+        picture: the image itself where it came in memory; of a file, which is read again when a drawing is asked for, None.
     """
 
     source: str
@@ -114,13 +109,18 @@ class SegmentationResult:
         """Return the photo with the label map over it and a legend below.
 
         Raises:
-            InputError: the image could not be read.
+            InputError: the image could not be read, or its file has another size than when it was answered.
         """
         from swinkit.prediction.draw import with_legend
 
         mask = self._mask()
         assert self.palette is not None
         picture = self.picture if self.picture is not None else read_image(Path(self.source))
+        if picture.size != mask.shape[::-1]:
+            raise InputError(
+                f"{self.source}: is {picture.width}x{picture.height} now, and was {mask.shape[1]}x{mask.shape[0]} when it was "
+                "segmented; segment it again"
+            )
         return with_legend(paint(picture, mask, self.palette, strength), self.areas, self.palette)
 
     def save(self, path: str | Path) -> None:
@@ -144,16 +144,21 @@ class SegmentationResult:
     def bars(self) -> str:
         """Return a line a class that occurs: name, bar, per cent of the picture; under the source as a heading."""
         if self.error is not None:
-            return self.error
-        areas = self.areas
-        width = max(len(area.label) for area in areas)
-        lines = [f"  {area.label:<{width}}  {_bar(area.share)} {100 * area.share:5.1f} %" for area in areas]
-        return "\n".join([self.source, *lines])
+            return shown(self.error)
+        return _chart(self.source, [(area.label, area.share) for area in self.areas])
 
     def _mask(self) -> np.ndarray:
         if self.mask is None:
             raise InputError(self.error or f"{self.source}: there is no label map")
         return self.mask
+
+
+def _chart(heading: str, rows: list[tuple[str, float]]) -> str:
+    """Return a heading and a line for each label and share (0..1); no name can bring a line of its own."""
+    named = [(shown(label), share) for label, share in rows]
+    width = max((len(label) for label, _ in named), default=0)
+    lines = [f"  {label:<{width}}  {_bar(share)} {100 * share:5.1f} %" for label, share in named]
+    return "\n".join([shown(heading), *lines])
 
 
 def _bar(share: float) -> str:
