@@ -153,7 +153,7 @@ def _look(target: str, kept: Path, seconds: int) -> int:
     def change(data: bytes, largest: int, seed: int) -> bytes:
         return Changer(seed, lambda part: atheris.Mutate(part, max(2 * len(part), 16))).case(data)[:largest]
 
-    options = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=30", f"-rss_limit_mb={REAL_MEMORY}",
+    options = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=30", "-report_slow_units=1000", f"-rss_limit_mb={REAL_MEMORY}",
                f"-artifact_prefix={findings}{os.sep}{target}-", "-len_control=0", "-print_final_stats=0", str(kept)]  # fmt: skip
     atheris.Setup([sys.argv[0], *options], look, custom_mutator=change)
     atheris.Fuzz()
