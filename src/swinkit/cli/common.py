@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import json
 import os
 import sys
@@ -194,3 +195,22 @@ def progress_bar(noun: str) -> Iterator[Callable[[int, int], None]]:
             progress.update(job, completed=done, total=total, description=f"{rate:.1f} {noun}/s")
 
         yield advance
+
+
+@contextlib.contextmanager
+def builds_shown() -> Iterator[list[float]]:
+    """Say on stderr what is built inside, step by step, and how long that took; yield a list of the seconds of each build."""
+    from swinkit.engines.steps import Building, heard_by
+
+    seconds: list[float] = []
+
+    def show(build: Building) -> None:
+        if build.finished:
+            seconds.append(build.seconds)
+            if not build.failed:
+                say(f"built {build.what} in {build.seconds:.0f} s", error=True)
+        elif build.step:
+            say(f"building {build.what}: step {build.step} of {build.steps}, {build.doing}, {build.seconds:.0f} s", error=True)
+
+    with heard_by(show, functools.partial(say, error=True)):
+        yield seconds
