@@ -30,7 +30,8 @@ def whole(name: str, value: Any, least: int, most: int) -> int:
 
 def real(name: str, value: Any, least: float, most: float) -> float:
     """Return a finite number from ``least`` to ``most``."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= most or not math.isfinite(value):
+    fits = isinstance(value, Real) and not isinstance(value, bool) and least <= value <= most  # type: ignore[operator]
+    if not fits or not math.isfinite(value):
         raise InputError(f"{name} must be a number from {least:g} to {most:g}, got {shown(value)}")
     return value if isinstance(value, int | float) else float(value)
 

@@ -31,7 +31,8 @@ def local_path(text: str) -> Path | None:
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - a user that nobody knows stays as typed
     if os.path.lexists(path):
         return path
-    if text in {alias for row in (*RELEASES.values(), *SYSTEMS.values()) for alias in row.aliases}:
+    spellings = [row.aliases for row in RELEASES.values()] + [row.aliases for row in SYSTEMS.values()]
+    if any(text in aliases for aliases in spellings):
         return None
     near = _near(path)
     first = path.parts[0] if path.parts else ""

@@ -64,13 +64,13 @@ def create_model(
             name, num_classes, in_chans, img_size, backbone, timm_weights=timm and pretrained is True, **changes
         )
     weights_of = (backbone or "swin_tiny") if name in DEFAULT_DECODERS else name
-    checkpoint = load_checkpoint(weights_of if pretrained is True else os.fspath(pretrained))  # type: ignore[arg-type]
+    checkpoint = load_checkpoint(weights_of if pretrained is True else os.fspath(pretrained))
     spec = checkpoint.spec
     segmenter = name in SYSTEM_NAMES
     own = spec.variant.num_classes if segmenter == (spec.decoder is not None) else None
-    network = build.create_model(
-        _network_of(name), own if num_classes is None else num_classes, in_chans, img_size, _network_of(backbone), **changes
-    )
+    below = None if backbone is None else _network_of(backbone)
+    classes = own if num_classes is None else num_classes
+    network = build.create_model(_network_of(name), classes, in_chans, img_size, below, **changes)
     return _filled(network, checkpoint, exact=own is not None and num_classes in (None, own))
 
 
@@ -103,13 +103,13 @@ def create_backbone(
         return TimmBackbone(name.removeprefix(TIMM), in_chans, pretrained=pretrained is True)
     if not pretrained:
         return build.create_backbone(name, in_chans, out_indices, **changes)
-    checkpoint = load_checkpoint(name if pretrained is True else os.fspath(pretrained))  # type: ignore[arg-type]
-    return _filled(build.create_backbone(str(_network_of(name)), in_chans, out_indices, **changes), checkpoint, exact=False)
+    checkpoint = load_checkpoint(name if pretrained is True else os.fspath(pretrained))
+    return _filled(build.create_backbone(_network_of(name), in_chans, out_indices, **changes), checkpoint, exact=False)
 
 
-def _network_of(name: str | None) -> str | None:
+def _network_of(name: str) -> str:
     """Return the name of the network where ``name`` stands for trained weights, else ``name``."""
-    if name is None or not names_weights(name) or name.startswith(TIMM):
+    if not names_weights(name) or name.startswith(TIMM):
         return name
     return (resolve_system(name) if name in SYSTEM_NAMES else resolve(name))[0]
 
