@@ -276,9 +276,8 @@ def test_commands_meet_an_export(exported: Path, tiny: Path, tmp_path: Path, cap
     data = bytearray((exported / "canary.safetensors").read_bytes())
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "canary.safetensors").write_bytes(data[:-1])
-    sentence(
-        ["predict", str(tmp_path / "p.png"), "--model", str(broken)], capsys, "canary.safetensors: is not the file that was written"
-    )
+    words = ["predict", str(tmp_path / "p.png"), "--model", str(broken)]
+    sentence(words, capsys, "canary.safetensors: is not the file that was written")
 
 
 def test_the_export_command_says_sizes_and_errors(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
