@@ -130,7 +130,8 @@ def test_the_list_of_those_who_may_is_not_longer_than_needed() -> None:
 def test_the_test_of_doors_can_fail(tmp_path: Path, line: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "files.py").write_text("open('x')")
-    (tmp_path / "a" / "b.py").write_text("from swinkit.files import read_text\nread_text('x', 5)\njson.load(x)\nImage.open(io.BytesIO(x))")
+    right = "from swinkit.files import read_text\nread_text('x', 5)\njson.load(x)\nImage.open(io.BytesIO(x))"
+    (tmp_path / "a" / "b.py").write_text(right)
     assert strangers(tmp_path) == []
     (tmp_path / "a" / "b.py").write_text(line)
     (found,) = strangers(tmp_path)
