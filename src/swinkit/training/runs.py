@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from swinkit.errors import RunError
 from swinkit.extras import need
 from swinkit.files import atomic_path, atomic_write
 from swinkit.specs import Preprocessing
@@ -24,6 +25,37 @@ from swinkit.specs import Preprocessing
 STATE = "state.safetensors"
 BEST = "weights/best.safetensors"
 LAST = "weights/last.safetensors"
+
+
+class Written:
+    """The files that a run has written so far. They stay there while it goes on, or it ends.
+
+    Args:
+        folder: of the run.
+        names: what earlier parts of the run have written.
+    """
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder, self.names = folder, set(names)
+
+    def add(self, name: str) -> Path:
+        """Return the path of a file about to be written."""
+        self.names.add(name)
+        return self.folder / name
+
+    def check(self) -> None:
+        """Notice that the folder was moved or removed: written again it would lack what it has lost, the best weights first.
+
+        Raises:
+            RunError: a file is gone.
+        """
+        gone = sorted(name for name in self.names if not (self.folder / name).is_file())
+        if gone or not self.folder.is_dir():
+            what = self.folder / gone[0] if gone else self.folder
+            raise RunError(
+                f"{what} is gone: the run's folder was moved, removed or emptied since; put it back and go on with --resume "
+                "from the last save, or start anew in another folder"
+            )
 
 
 def write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
