@@ -103,7 +103,7 @@ def loader(work: Work, recipe: Recipe, accelerator: Any, first_step: int) -> Ite
     return iter(
         DataLoader(
             _Batches(work, recipe.seed, rank),
-            sampler=_Order(len(work), recipe, rank, world, first_step),  # type: ignore[arg-type]  # only iterated
+            sampler=_Order(len(work), recipe, rank, world, first_step),
             batch_size=None,
             num_workers=recipe.workers,
             pin_memory=on_cuda,

@@ -6,6 +6,7 @@ checksum over counters and tensors. Nothing in it can execute, and nothing of it
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -166,10 +167,10 @@ def _refuse_foreign(
             if names.keys() & state.tensors.keys():  # a parameter that never had a gradient has no slots
                 needed |= names
             index += 1
-    for names, verb in ((state.tensors.keys() - known.keys(), "unknown"), (needed.keys() - state.tensors.keys(), "missing")):
-        if names:
+    for odd, verb in ((state.tensors.keys() - known.keys(), "unknown"), (needed.keys() - state.tensors.keys(), "missing")):
+        if odd:
             raise RunError(
-                f"{path} holds the state of another network: {len(names)} tensors are {verb} (first: {shown(min(names))}); {ANEW}"
+                f"{path} holds the state of another network: {len(odd)} tensors are {verb} (first: {shown(min(odd))}); {ANEW}"
             )
     for name, value in state.tensors.items():
         if (value.shape, value.dtype) != (known[name].shape, known[name].dtype):
@@ -190,7 +191,7 @@ def _checksum(counters: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {_form(tensor)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 
@@ -201,10 +202,9 @@ def _progress(text: str, path: Path) -> Progress:
         if word != "NaN":
             raise ValueError(f"the number {word} is out of range")
 
-    try:  # versions before checksums wrote NaN as the loss of an epoch without a finite step
+    # Versions before checksums wrote NaN as the loss of an epoch without a finite step; what else is wrong is said below.
+    with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text, parse_constant=refused)) if "NaN" in text else text
-    except (ValueError, RecursionError):
-        pass  # said better below
     values = parse_json(text, f"{path}, counters", RunError, ANEW)
     if not isinstance(values, dict):
         raise RunError(f"{path}: the counters are no table; {ANEW}")
@@ -236,7 +236,9 @@ def _fits(value: Any, kind: str) -> bool:
 
 def _is_row(row: Any) -> bool:
     """Say whether this is an epoch's row: safe names, numbers or nothing."""
-    return isinstance(row, dict) and all(_COLUMN.fullmatch(key) and (item is None or _is_number(item)) for key, item in row.items())
+    if not isinstance(row, dict):
+        return False
+    return all(_COLUMN.fullmatch(key) and (item is None or _is_number(item)) for key, item in row.items())
 
 
 def _is_number(value: Any) -> bool:

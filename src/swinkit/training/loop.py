@@ -82,7 +82,8 @@ def train(
     total_steps = recipe.iterations or steps_per_epoch * recipe.epochs
     sizes = (batch_size, steps_per_epoch, total_steps)
     progress = first_progress(folder, resume, recipe, work, sizes, (plain, optimiser.optimizer, ema))
-    files = runs.Written(folder, [runs.STATE] * resume + [runs.LAST] * bool(progress.epoch) + [runs.BEST] * bool(progress.best_epoch))
+    written = {runs.STATE: resume, runs.LAST: progress.epoch > 0, runs.BEST: progress.best_epoch > 0}
+    files = runs.Written(folder, [name for name, there in written.items() if there])
     files.check()
     log = Log(folder, recipe, progress, steps_per_epoch, work.main_metric, accelerator.is_main_process)
     run = _Run(work, recipe, accelerator, plain, optimiser.optimizer, ema, progress, files, log, _Spent(progress, meter()))

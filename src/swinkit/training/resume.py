@@ -48,6 +48,7 @@ def _refuse_impossible(
     """Compare the counters with one another: an edited ``step`` would end the run at once, and call it trained."""
     batch_size, steps_per_epoch, total_steps = sizes
     step, ended = progress.step, progress.step == total_steps and progress.step % steps_per_epoch > 0
+    in_epoch = 0 if ended else step - progress.epoch * steps_per_epoch
     scores = {row.get("epoch"): row.get(metric) for row in progress.rows}
     score = scores.get(progress.best_epoch)
     stopped_early = bool(patience) and progress.since_best >= patience and step % steps_per_epoch == 0
@@ -57,7 +58,7 @@ def _refuse_impossible(
         f"{len(progress.rows)} rows of epochs": list(scores) == list(range(1, progress.epoch + 1)),
         f"{progress.images} images": progress.images == step * batch_size,
         f"{progress.skipped} skipped steps": progress.skipped_in_a_row <= progress.skipped <= step,
-        f"{progress.epoch_steps} steps of an epoch": progress.epoch_steps <= step - progress.epoch * steps_per_epoch * (not ended),
+        f"{progress.epoch_steps} steps of an epoch": progress.epoch_steps <= in_epoch,
         f"the best at epoch {progress.best_epoch}": (progress.best is None) == (progress.best_epoch == 0)
         and (progress.best is None or (score is not None and abs(score - progress.best) <= 1e-5 * max(1, abs(score)))),
         "finished": not progress.finished or step == total_steps or stopped_early,
