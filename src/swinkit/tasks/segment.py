@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinkit import weights
-from swinkit.data.folders import MissingPart, part_path
+from swinkit.data.folders import MissingPart
 from swinkit.data.masks import IGNORED, palette_of
+from swinkit.data.names import part_path
 from swinkit.data.scenes import Scene, augment_scene
 from swinkit.data.segmentation import SegmentationData, open_segmentation
 from swinkit.errors import DatasetError

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from swinkit.errors import RunError
 from swinkit.files import atomic_path, checked_file, parse_json
 from swinkit.training.optimiser import slots_of
-from swinkit.training.values import shown
+from swinkit.training.values import echo
 
 LARGEST = 2**37  # bytes of a state
 DTYPES = {"BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64"}
@@ -170,7 +170,7 @@ def _refuse_foreign(
     for odd, verb in ((state.tensors.keys() - known.keys(), "unknown"), (needed.keys() - state.tensors.keys(), "missing")):
         if odd:
             raise RunError(
-                f"{path} holds the state of another network: {len(odd)} tensors are {verb} (first: {shown(min(odd))}); {ANEW}"
+                f"{path} holds the state of another network: {len(odd)} tensors are {verb} (first: {echo(min(odd))}); {ANEW}"
             )
     for name, value in state.tensors.items():
         if (value.shape, value.dtype) != (known[name].shape, known[name].dtype):
@@ -191,7 +191,7 @@ def _checksum(counters: str, tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {_form(tensor)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -211,9 +211,9 @@ def _progress(text: str, path: Path) -> Progress:
     fields = {item.name: str(item.type) for item in dataclasses.fields(Progress)}
     for name, value in values.items():
         if name not in fields:
-            raise RunError(f"{path}: {shown(name)} is no counter of a run; a newer version wrote it, or {ANEW}")
+            raise RunError(f"{path}: {echo(name)} is no counter of a run; a newer version wrote it, or {ANEW}")
         if not _fits(value, fields[name]):
-            raise RunError(f"{path}: the counter {name} is {shown(value)}, which no run has; {ANEW}")
+            raise RunError(f"{path}: the counter {name} is {echo(value)}, which no run has; {ANEW}")
     return Progress(**values)
 
 

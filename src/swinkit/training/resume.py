@@ -11,7 +11,7 @@ from swinkit.training import checkpoint, runs
 from swinkit.training.batches import Work
 from swinkit.training.log import announce
 from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe, parse_recipe
-from swinkit.training.values import shown
+from swinkit.training.values import echo
 
 
 def first_progress(
@@ -32,7 +32,7 @@ def first_progress(
     for name, value in values.items():
         if name not in CHANGEABLE_ON_RESUME and started[name] != value:
             raise RunError(
-                f"{folder} was started with {name}={shown(started[name])}, not {shown(value)}; only "
+                f"{folder} was started with {name}={echo(started[name])}, not {echo(value)}; only "
                 f"{' and '.join(sorted(CHANGEABLE_ON_RESUME))} may change when a run is resumed"
             )
     _refuse_impossible(progress, sizes, work.main_metric, recipe.patience, path)
