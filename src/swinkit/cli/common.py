@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from swinkit.errors import InputError, shown
-from swinkit.files import atomic_path
+from swinkit.files import atomic_path, sweep
 
 if TYPE_CHECKING:
     from swinkit.prediction import Predictor
@@ -138,6 +138,7 @@ def output_file(path: str) -> Iterator[Output]:
             target = Path(path)
             if target.exists() and not target.is_file():
                 raise InputError(f"{path}: is no regular file; give another name, or - for stdout")
+            sweep(target.parent)  # what a killed command left
             temporary = stack.enter_context(atomic_path(target))
             handle = os.open(temporary, os.O_WRONLY)
             stack.callback(os.close, handle)

@@ -81,17 +81,6 @@ def spreadsheet_safe(text: str) -> str:
     return text
 
 
-def spreadsheet_safe(text: str) -> str:
-    """Return a cell of a CSV that no spreadsheet takes for a formula: what begins like one gets an apostrophe; numbers stay."""
-    if text.lstrip(" ")[:1] not in _FORMULA:
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
-
-
 def numbers_first(label: str) -> tuple[bool, int, str]:
     """Return a sort key that orders numbers as numbers, before words."""
     number = label.isdecimal() and len(label) <= 18

@@ -43,7 +43,7 @@ from swinkit.engines.exported import (
 from swinkit.engines.fast import FromPixels
 from swinkit.engines.steps import step
 from swinkit.errors import ExportError, InputError, SwinkitError
-from swinkit.files import atomic_folder, atomic_write
+from swinkit.files import atomic_folder, atomic_write, sweep
 from swinkit.models.swin import Block, SwinBackbone
 from swinkit.specs import ModelSpec
 
@@ -225,6 +225,7 @@ def versions() -> dict[str, str]:
 @contextlib.contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """Yield a folder beside, which becomes this one when all went well."""
+    sweep(folder.parent)  # what a killed export left
     try:
         with atomic_folder(folder) as beside:
             yield beside
