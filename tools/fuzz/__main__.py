@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.fuzz.cases import NoCase, lay_out, unpack
-from tools.fuzz.guard import MEMORY, Finding, Room, bound_memory, judged
+from tools.fuzz.guard import HANGS, MEMORY, Finding, Room, bound_memory, judged
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".fuzz"
@@ -153,9 +153,17 @@ def _look(target: str, kept: Path, seconds: int) -> int:
     def change(data: bytes, largest: int, seed: int) -> bytes:
         return Changer(seed, lambda part: atheris.Mutate(part, max(2 * len(part), 16))).case(data)[:largest]
 
-    options = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=30", f"-rss_limit_mb={REAL_MEMORY}",
-               f"-artifact_prefix={findings}{os.sep}{target}-", "-len_control=0", "-print_final_stats=0", str(kept)]  # fmt: skip
-    atheris.Setup([sys.argv[0], *options], look, custom_mutator=change)
+    options = {
+        "max_total_time": seconds,
+        "max_len": LARGEST,
+        "len_control": 0,
+        "timeout": HANGS,
+        "report_slow_units": 1000,
+        "rss_limit_mb": REAL_MEMORY,
+        "artifact_prefix": f"{findings}{os.sep}{target}-",
+    }
+    words = [sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(kept)]
+    atheris.Setup(words, look, custom_mutator=change)
     atheris.Fuzz()
     return 0
 

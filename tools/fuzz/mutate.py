@@ -98,7 +98,17 @@ YAML = [
 
 
 # Files that were damaged before are changed as bytes.
-DAMAGED = (ValueError, LookupError, TypeError, AttributeError, struct.error, zlib.error, zipfile.BadZipFile, RecursionError, RuntimeError)
+DAMAGED = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    RecursionError,
+    RuntimeError,
+)
 
 
 class Changer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from swinkit.errors import InputError, shown
-from swinkit.files import atomic_path
+from swinkit.files import atomic_path, sweep
 
 if TYPE_CHECKING:
     from swinkit.prediction import Predictor
@@ -137,6 +138,7 @@ def output_file(path: str) -> Iterator[Output]:
             target = Path(path)
             if target.exists() and not target.is_file():
                 raise InputError(f"{path}: is no regular file; give another name, or - for stdout")
+            sweep(target.parent)  # what a killed command left
             temporary = stack.enter_context(atomic_path(target))
             handle = os.open(temporary, os.O_WRONLY)
             stack.callback(os.close, handle)
@@ -194,3 +196,22 @@ def progress_bar(noun: str) -> Iterator[Callable[[int, int], None]]:
             progress.update(job, completed=done, total=total, description=f"{rate:.1f} {noun}/s")
 
         yield advance
+
+
+@contextlib.contextmanager
+def builds_shown() -> Iterator[list[float]]:
+    """Say on stderr what is built inside, step by step, and how long that took; yield a list of the seconds of each build."""
+    from swinkit.engines.steps import Building, heard_by
+
+    seconds: list[float] = []
+
+    def show(build: Building) -> None:
+        if build.finished:
+            seconds.append(build.seconds)
+            if not build.failed:
+                say(f"built {build.what} in {build.seconds:.0f} s", error=True)
+        elif build.step:
+            say(f"building {build.what}: step {build.step} of {build.steps}, {build.doing}, {build.seconds:.0f} s", error=True)
+
+    with heard_by(show, functools.partial(say, error=True)):
+        yield seconds

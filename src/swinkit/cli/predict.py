@@ -13,6 +13,7 @@ from swinkit.cli.common import STDOUT, Device, EngineName, Trust, keep_memory_of
 from swinkit.cli.rows import row_files
 from swinkit.cli.stopping import Stopped, stoppable
 from swinkit.errors import InputError, SwinkitError
+from swinkit.files import sweep
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -66,6 +67,8 @@ def predict(
             keep_memory_of(predictor)
             if out is not None and predictor.spec.task != "segment":
                 raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
+            if out is not None:
+                sweep(out)  # what a killed command left
             tally.begin(predictor)
             for result in predictor.stream(found.images, batch=batch, top=top, tile=tile):
                 with stopping.held():

@@ -19,7 +19,7 @@ from swinkit.data.images import MAX_PIXELS
 from swinkit.data.masks import IGNORED, MAX_CLASSES
 from swinkit.data.names import checked_labels
 from swinkit.data.parts import part_in
-from swinkit.errors import DatasetError, ImageError
+from swinkit.errors import DatasetError, ImageError, shown
 from swinkit.files import parse_json
 
 MAX_BYTES = 2**30  # COCO's train2017 has 450 MB
@@ -157,9 +157,9 @@ def _picture(name: str, file: str, by_name: dict[str, list[str]], where: str) ->
         best = [picture for picture in best if part_in(PurePosixPath(picture)) == wanted] or best
     if not best:
         part = f" in the part {wanted!r}" if wanted else ""
-        raise DatasetError(f"{where}: names the picture {name!r}, which is not there{part}; unpack the pictures")
+        raise DatasetError(f"{where}: names the picture {shown(name)!r}, which is not there{part}; unpack the pictures")
     if len(best) > 1:
-        raise DatasetError(f"{where}: {name!r} may be {best[0]!r} or {best[1]!r}; write more of the path as file_name")
+        raise DatasetError(f"{where}: {shown(name)!r} may be {best[0]!r} or {best[1]!r}; write more of the path as file_name")
     return best[0]
 
 

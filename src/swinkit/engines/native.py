@@ -17,6 +17,7 @@ import torch
 from swinkit.engines import operations
 from swinkit.engines.program import with_outputs
 from swinkit.engines.rewriting import rewrite
+from swinkit.engines.steps import step
 from swinkit.errors import InputError
 
 SETTINGS = {
@@ -43,7 +44,9 @@ def write(
 
     module = with_outputs(program, range(len(answers)))
     with operations.settings(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        step("compiling operations, once for a processor")
         rewrite(module, path.parent)
+        step("compiling the network")
         example = program.example_inputs[0][0].float()
         # torch's own cache lies where others may write, and a package needs nothing of it a second time.
         with torch.no_grad(), fresh_cache(dir=folder):  # weights are not packed in inference mode

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from swinkit.data.names import checked_labels
 from swinkit.data.reading import read_batches
@@ -70,7 +71,7 @@ class ClassificationEvaluation:
         """Return the report over all processes.
 
         Returns:
-            "top1", "top5" (5 or as many classes as there are), "ece" (15 bins), all 0..1; "count"; "per_class": {label:
+            "top1", "top5" (5 or as many classes as there are), "ece" (15 bins), all 0..1; "loss"; "count"; "per_class": {label:
             {"accuracy", "count", "precision", "recall", "f1"}}; "macro": the mean of the last three (``_rates``); "confusion":
             rows truth, columns answers; "mistakes", a list of {"file", "truth", "answer", "probability"}, the surest first,
             where there are names; "real_top1", "real_count", "groups" where asked for. Multi-label: "mAP", "f1_micro",
@@ -109,6 +110,7 @@ class ClassificationEvaluation:
             "top1": float(top[1]),
             "top5": float(top[min(5, classes)]),
             "ece": float(metrics.multiclass_calibration_error(probabilities, targets, n_bins=BINS, norm="l1", **common)),
+            "loss": float(functional.cross_entropy(logits, targets)),
             "count": count,
             "per_class": {
                 label: {"accuracy": rate["recall"], "count": int(counts[i]), **rate}
@@ -165,6 +167,7 @@ class ClassificationEvaluation:
             "mAP": float(precision[present].mean()) if present.any() else 0.0,
             "f1_micro": float(metrics.multilabel_f1_score(probabilities, targets, classes, average="micro")),
             "f1_macro": float(metrics.multilabel_f1_score(probabilities, targets, classes, average="macro")),
+            "loss": float(functional.binary_cross_entropy_with_logits(logits, targets.float())),
             "count": len(truth),
             "per_class": {
                 label: {

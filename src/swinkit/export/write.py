@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import importlib
 import importlib.metadata
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +29,6 @@ from swinkit.engines.exported import (
     MANIFEST,
     OPEN_SIZES,
     Engine,
-    ExportedEngine,
     Manifest,
     Runtime,
     block_mean,
@@ -46,8 +41,9 @@ from swinkit.engines.exported import (
     sampled,
 )
 from swinkit.engines.fast import FromPixels
+from swinkit.engines.steps import step
 from swinkit.errors import ExportError, InputError, SwinkitError
-from swinkit.files import atomic_write
+from swinkit.files import atomic_folder, atomic_write, sweep
 from swinkit.models.swin import Block, SwinBackbone
 from swinkit.specs import ModelSpec
 
@@ -55,7 +51,6 @@ TOLERANCE = 1e-4
 BATCHES = (1, 3)  # of the proof
 ROUNDED = 0.01  # of the largest answer: what places in a batch, and processors, may change in eight bits
 LIBRARIES = ("swinkit", "torch", "openvino", "nncf", "onnx", "onnxruntime")
-CACHE_BYTES = 8 * 2**30  # of exports made on demand; those not opened for longest make room
 Change = Callable[[Path, tuple[int, int]], None]
 
 
@@ -117,10 +112,10 @@ def export_network(
         raise InputError(f"{folder}: exists already; give a name that is free")
     if any(not 1 <= side <= 16384 for size in sizes for side in size):
         raise InputError(f"sizes must be between 1 and 16384 pixels, got {sizes}")
-    with _told(f"{folder}: cannot be written"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".part"))
-    try:
+    with contextlib.ExitStack() as stack:
+        with _told(f"{folder}: cannot be written"):
+            beside = stack.enter_context(_appearing(folder))
+        step("reading the network's graph")
         traced, writer = _Traced(network, spec).eval(), importlib.import_module(KINDS[to][0])
         manifest = Manifest(to, spec, _maps(network), sizes, traced.blocks, [], tolerance=tolerance, facts=facts or {})
         if change is not None:
@@ -131,24 +126,20 @@ def export_network(
             answers = [f"answer{i}" if manifest.maps > 1 else "answer" for i in range(manifest.maps)]
             with _quiet(), _told(f"{folder}: cannot be written for {to}"):
                 path.parent.mkdir()
-                writer.write(_program(traced, spec, size), path, answers, traced.blocks, json.dumps(spec.to_dict()))
+                program = _program(traced, spec, size)
+                step(f"writing it for {to}")
+                writer.write(program, path, answers, traced.blocks, json.dumps(spec.to_dict()))
                 if change is not None:
                     change(path, size)
+            step("proving its answers")
             manifest.errors.append(_prove(network, traced, open_runtime(to, path), manifest, size, canary))
         with _told(f"{folder}: cannot be written"):
             save_file(canary, str(beside / CANARY))
             files = sorted(path for path in beside.rglob("*") if path.is_file())
             manifest.files = {path.relative_to(beside).as_posix(): file_hash(path) for path in files}
-            manifest.software = _versions()
+            manifest.software = versions()
             manifest.facts["made"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             atomic_write(beside / MANIFEST, manifest.to_json())
-        beside.chmod(0o755)  # mkdtemp makes private folders
-        try:
-            beside.rename(folder)
-        except OSError as error:  # somebody was quicker
-            raise InputError(f"{folder}: exists already; give a name that is free") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return manifest
 
 
@@ -222,12 +213,26 @@ def _maps(network: nn.Module) -> int:
     return len(network.channels) if isinstance(network, SwinBackbone) else 1
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of all that an export's answers may hang on."""
     found = {}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found | {"torch": torch.__version__, "processor": processor()}
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside, which becomes this one when all went well."""
+    sweep(folder.parent)  # what a killed export left
+    try:
+        with atomic_folder(folder) as beside:
+            yield beside
+    except FileExistsError as error:
+        if not folder.exists():  # a file stands where a folder above it should
+            raise
+        raise InputError(f"{folder}: exists already; give a name that is free") from error
 
 
 @contextlib.contextmanager
@@ -253,76 +258,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-class OnDemandEngine(Engine):
-    """A checkpoint's network run by another library: a size's export is made when that size first comes, and kept.
-
-    Args:
-        network: with its weights.
-        spec: its description.
-        to: row of ``KINDS``.
-        cache: folder for the exports; None is ``$SWINKIT_CACHE/exports`` or ``~/.cache/swinkit/exports``.
-    """
-
-    def __init__(self, network: nn.Module, spec: ModelSpec, to: str, cache: Path | None = None) -> None:
-        super().__init__(KINDS[to][2], spec)
-        self.kind = to
-        self._network = [network]  # in a list: its parameters are not this module's
-        home = Path(os.environ.get("SWINKIT_CACHE") or Path.home() / ".cache" / "swinkit")
-        self._folder = (cache or home / "exports") / f"{to}-{_digest(network, spec)}"
-        self._engines: OrderedDict[tuple[int, int], ExportedEngine] = OrderedDict()
-        if spec.preprocessing.resize in ("squash", "shorter"):
-            self._engine(default_size(spec))
-
-    def run(self, pixels: Tensor) -> Tensor | list[Tensor]:
-        """Answer (B, C, H, W) pixels of 0..255 of any size."""
-        return self._engine((int(pixels.shape[2]), int(pixels.shape[3]))).run(pixels)
-
-    def _engine(self, size: tuple[int, int]) -> ExportedEngine:
-        folder = self._folder / f"{size[0]}x{size[1]}"
-        if size not in self._engines or not folder.exists():  # another process may have needed its room
-            try:
-                self._engines[size] = self._made(folder, size)
-            except ExportError:  # damaged, or of another machine
-                shutil.rmtree(folder, ignore_errors=True)
-                self._engines[size] = self._made(folder, size)
-            folder.touch()
-            if len(self._engines) > OPEN_SIZES:
-                self._engines.popitem(last=False)
-        self._engines.move_to_end(size)
-        return self._engines[size]
-
-    def _made(self, folder: Path, size: tuple[int, int]) -> ExportedEngine:
-        if not folder.exists():
-            _make_room(self._folder.parent)
-            try:
-                export_network(self._network[0], self.spec, folder, self.kind, [size])
-            except InputError:
-                if not folder.exists():  # else another process was quicker
-                    raise
-        return ExportedEngine(folder, trusted=True)  # this class wrote it
-
-
-def _make_room(cache: Path) -> None:
-    """Remove the exports that were not opened for longest, so that the cache does not grow without end."""
-    exports = [manifest.parent for manifest in cache.glob(f"*/*/{MANIFEST}")]
-    total = 0
-    for folder in sorted(exports, key=lambda folder: folder.stat().st_mtime, reverse=True):
-        total += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        if total > CACHE_BYTES:
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # it holds other sizes
-                folder.parent.rmdir()
-
-
-def _digest(network: nn.Module, spec: ModelSpec) -> str:
-    """Return what tells this network, made by these libraries, from any other."""
-    found = hashlib.sha256(json.dumps([spec.to_dict(), _versions()], sort_keys=True).encode())
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data if value.numel() else b"")
-    return found.hexdigest()[:32]
 
 
 class CompiledEngine(Engine):

@@ -19,7 +19,7 @@ from swinkit.data.transforms import normalise, resized
 from swinkit.engines import dense
 from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
 from swinkit.errors import CheckpointError, InputError, RunError, SwinkitError
-from swinkit.export import CompiledEngine, OnDemandEngine
+from swinkit.export import AutoEngine, CompiledEngine, OnDemandEngine
 from swinkit.models.build import build_network
 from swinkit.prediction import forks
 from swinkit.prediction.pictures import Source, is_path, name_of, picture_of
@@ -39,9 +39,10 @@ def load(
     Args:
         source: embedded name, hub id, directory, ``.safetensors`` or ``.pth`` of any dialect, or a folder of ``swinkit export``.
         device: "cpu", "cuda", "cuda:1", "mps" or "auto" (the best there is); None means "cpu".
-        engine: what computes: "torch", "compile" (torch's compiler), "openvino", "onnxruntime", or "auto", the fastest that is
-            installed; ``.engine`` of the result says which. None is torch, of an export the one it was made for. The first
-            use of any but torch with a checkpoint writes an export into a cache, which takes a minute.
+        engine: what computes: "torch", "compile" (torch's compiler), "openvino", "onnxruntime", or "auto": the fastest that
+            is built already, else torch while another process builds one; ``.engine`` of the result says which. None is torch,
+            of an export the one it was made for. The first use of any other with a checkpoint builds an export and keeps it,
+            which takes up to a minute or two.
         trust: open an export that is code ("torch", "aotinductor") and was not written by this user; it may do anything.
             Checkpoints and other exports never need it.
 
@@ -66,6 +67,8 @@ def load(
     with torch.device("meta"):  # no time for random weights that nobody will see
         network = build_network(checkpoint.spec)
     weights.load_into(network, checkpoint)
+    if kind is not None and engine == "auto":
+        return Predictor(AutoEngine(network.eval(), checkpoint.spec, os.fspath(source)), checkpoint.spec, network)
     if kind is not None:
         return Predictor(OnDemandEngine(network.eval(), checkpoint.spec, kind), checkpoint.spec, network)
     if wanted == "compile":
@@ -114,7 +117,6 @@ class Predictor:
 
     Attributes:
         model: what computes: the network, or an engine that is called like it; torch tensors in and out.
-        engine: its name: "torch", "compile", "openvino" or "onnxruntime".
         labels: K class names in index order; the indices as text when nobody knows the names.
         preprocessing: what is done to an image.
         palette: a colour for each class, (K, 3) uint8.
@@ -130,13 +132,17 @@ class Predictor:
         if spec.labels and len(spec.labels) != classes:
             raise CheckpointError(f"{len(spec.labels)} class names were given for {classes} outputs; give one each")
         self.model = model.eval()
-        self.engine = model.name if isinstance(model, Engine) else "torch"
         self.spec = spec
         self._network = network if isinstance(model, Engine) else model
         self.labels = list(spec.labels) or [str(index) for index in range(classes)]
         self.preprocessing: Preprocessing = spec.preprocessing
         self.palette = palette_of(spec.masks, classes)
         self._born = forks.generation()
+
+    @property
+    def engine(self) -> str:
+        """What computes: "torch", "compile", "openvino" or "onnxruntime"; of "auto" what answered last."""
+        return self.model.name if isinstance(self.model, Engine) else "torch"
 
     @property
     def device(self) -> torch.device:
