@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, progress_bar, say, table, write_json
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, progress_bar, say, table, write_json
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def evaluate(
         raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
     if source is None and predictions is None:
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
-    predictor = None if source is None else load(source, device.value, engine and engine.value, trust)
+    with builds_shown():
+        predictor = None if source is None else load(source, device.value, engine and engine.value, trust)
     if predictor is None or predictor.spec.task == "segment":
         if groups or real:
             raise InputError("--groups and --real are for classifiers; leave them out")
@@ -87,7 +88,7 @@ def evaluate(
             raise
         pictures = open_dataset(data)
     matched = match_classes(pictures, predictor.labels)
-    with progress_bar("pictures") as advance:
+    with builds_shown(), progress_bar("pictures") as advance:
         report = measure(
             predictor.model,
             matched,
@@ -130,7 +131,7 @@ def _evaluate_label_maps(
         report = evaluate_predictions(predictions, truth)
     else:
         assert predictor is not None
-        with progress_bar("pictures") as advance:
+        with builds_shown(), progress_bar("pictures") as advance:
             report = evaluate_segmentation(
                 predictor.model, truth, predictor.preprocessing, options=options, device=predictor.device, progress=advance
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, output_file, progress_bar, say
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, output_file, progress_bar, say
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def predict(
     bars = len(found.images) <= MOST_BARS
     failed = 0
     count = len(found.images)
-    with _sinks(json_file, csv_file) as write, progress_bar("images") as advance:
+    with _sinks(json_file, csv_file) as write, builds_shown() as built, progress_bar("images") as advance:
         predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
         if out is not None and predictor.spec.task != "segment":
             raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
-        start = time.perf_counter()
+        start, built_before = time.perf_counter(), sum(built)
         results = enumerate(predictor.stream(found.images, batch=batch, top=top, tile=tile), start=1)
         for done, result in results:
             advance(done, count)
@@ -77,16 +77,22 @@ def predict(
                 say(result.error, error=True)
             else:
                 say(result.bars() if bars else _line(result), error=to_stderr)
-    seconds = time.perf_counter() - start
+    building = sum(built)
+    seconds = time.perf_counter() - start - (building - built_before)
     verb = "segmented" if predictor.spec.task == "segment" else "classified"
     summary = f"{verb} {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
     summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device} by {predictor.engine}"
+    if building:
+        summary += f", after {building:.0f} s of building"
     if failed:
         summary += f"; {failed:,} could not be read"
     written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
     if written:
         summary += f"; wrote {' and '.join(map(str, written))}"
     say(summary + _passed_over(found.skipped), error=to_stderr)
+    note = getattr(predictor.model, "note", "")
+    if note:
+        say(note, error=True)
     if failed == count:
         raise typer.Exit(1)
 
