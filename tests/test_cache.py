@@ -41,9 +41,10 @@ LABELS = tuple("abcdefghij")
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of the test's own."""
     monkeypatch.setenv("SWINKIT_CACHE", str(tmp_path / "home"))
-    seal._key.cache_clear()
+    key = seal._key
+    key.cache_clear()
     yield tmp_path / "home"
-    seal._key.cache_clear()
+    key.cache_clear()
 
 
 def small(seed: int = 3) -> tuple[SwinClassifier, ModelSpec]:
