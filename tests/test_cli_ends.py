@@ -184,7 +184,7 @@ def test_closed_streams_are_no_error(closed: str, model: str, many: Path, tmp_pa
     assert done.returncode == 0
     assert done.stderr == b""
     assert len(json.loads((tmp_path / "o.json").read_text())) == 1
-    if ">&-" == closed:
+    if closed == ">&-":
         done = subprocess.run(["sh", "-c", script, "sh", *words, "--csv", "-"], cwd=ROOT / "src", capture_output=True, timeout=120)
         assert done.returncode == 1
         assert done.stderr.decode().strip() == "swinkit: stdout is closed, and - stands for it; give a file"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, keep_memory_of, progress_bar, say, writing
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, keep_memory_of, progress_bar, say, writing
 from swinkit.cli.rows import row_files
 from swinkit.cli.stopping import Stopped, stoppable
 from swinkit.errors import InputError, SwinkitError
@@ -62,14 +62,19 @@ def predict(
     tally = _Tally(len(found.images), _called(model or DEFAULT))
     stopped: Stopped | None = None
     try:
-        with stoppable() as stopping, row_files(json_file, csv_file, stopping) as write, progress_bar("images") as advance:
+        with (
+            stoppable() as stopping,
+            row_files(json_file, csv_file, stopping) as write,
+            builds_shown() as built,
+            progress_bar("images") as advance,
+        ):
             predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
             keep_memory_of(predictor)
             if out is not None and predictor.spec.task != "segment":
                 raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
             if out is not None:
                 sweep(out)  # what a killed command left
-            tally.begin(predictor)
+            tally.begin(predictor, built)
             for result in predictor.stream(found.images, batch=batch, top=top, tile=tile):
                 with stopping.held():
                     if out is not None and result.error is None:
@@ -95,6 +100,8 @@ def predict(
         say(f"interrupted: {tally.summary()}" if tally.done else "interrupted", error=True)
         raise typer.Exit(stopped.exit_code)
     say(tally.summary() + _passed_over(found.skipped), error=to_stderr)
+    if note := getattr(predictor.model, "note", ""):
+        say(note, error=True)
     if tally.failed == tally.total:
         raise typer.Exit(1)
 
@@ -113,13 +120,14 @@ class _Tally:
     done: int = 0
     failed: int = 0
     notes: list[str] = field(default_factory=list)
-    _verb: str = "classified"
-    _where: str = ""
+    _predictor: Predictor | None = None
+    _built: list[float] = field(default_factory=list)
+    _built_before: float = 0.0
     _start: float = 0.0
 
-    def begin(self, predictor: Predictor) -> None:
-        self._verb = "segmented" if predictor.spec.task == "segment" else "classified"
-        self._where = f"on {predictor.device} by {predictor.engine}"
+    def begin(self, predictor: Predictor, built: list[float]) -> None:
+        """Start the clock; ``built`` are the seconds that an engine's builds took, those to come as well."""
+        self._predictor, self._built, self._built_before = predictor, built, sum(built)
         self._start = time.perf_counter()
 
     def add(self, result: Any) -> None:
@@ -127,9 +135,14 @@ class _Tally:
         self.failed += result.error is not None
 
     def summary(self) -> str:
-        seconds = time.perf_counter() - self._start
-        text = f"{self._verb} {self.done - self.failed:,} of {self.total:,} images in {seconds:.1f} s "
-        text += f"({self.done / seconds:.1f} images/s) with {self.model} {self._where}"
+        assert self._predictor is not None
+        building = sum(self._built)
+        seconds = time.perf_counter() - self._start - (building - self._built_before)
+        verb = "segmented" if self._predictor.spec.task == "segment" else "classified"
+        text = f"{verb} {self.done - self.failed:,} of {self.total:,} images in {seconds:.1f} s "
+        text += f"({self.done / seconds:.1f} images/s) with {self.model} on {self._predictor.device} by {self._predictor.engine}"
+        if building:
+            text += f", after {building:.0f} s of building"
         failed = [f"{self.failed:,} could not be read"] if self.failed else []
         return "; ".join([text, *failed, *self.notes])
 
