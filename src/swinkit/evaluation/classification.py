@@ -67,7 +67,8 @@ class ClassificationEvaluation:
 
         Returns:
             "top1", "top5" (5 or as many classes as there are), "ece" (15 bins), all 0..1; "loss" (cross entropy);
-            "count"; "per_class": {label: {"accuracy", "count"}}; "confusion": rows truth, columns answers; "real_top1", "real_count", "groups" where
+            "count"; "per_class": {label: {"accuracy", "count"}};
+            "confusion": rows truth, columns answers; "real_top1", "real_count", "groups" where
             asked for. Multi-label: "mAP", "f1_micro", "f1_macro" and per class "average_precision".
         """
         rows = self._gathered()
