@@ -185,6 +185,25 @@ def test_evaluate_matches_classes_by_name(model: str, dataset: Path, tmp_path: P
     assert "squashed to 32x32" in out
 
 
+def test_evaluate_names_the_mistakes(model: str, dataset: Path, tmp_path: Path, capsys) -> None:
+    as_json, as_csv = tmp_path / "r.json", tmp_path / "m.csv"
+    words = ["evaluate", model, "--data", str(dataset), "--json", str(as_json), "--mistakes", str(as_csv)]
+    assert main(words) == 0
+    report = json.loads(as_json.read_text())
+    (wrong,) = report["mistakes"]
+    assert wrong["file"].endswith("3.png")  # the ant that is painted as a bee
+    assert (wrong["truth"], wrong["answer"]) == ("ant", "bee")
+    assert (report["per_class"]["ant"]["precision"], report["per_class"]["ant"]["recall"]) == (1.0, 0.75)
+    with as_csv.open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{name: str(value) for name, value in wrong.items()}]
+    out = capsys.readouterr().out
+    assert "1 wrong answers:" in out
+    assert "-> bee" in out
+    assert "macro f1" in out
+    assert main([*words[:-4], "--json", "-", "--mistakes", "-"]) == 1
+    assert "cannot share stdout" in capsys.readouterr().err
+
+
 def test_evaluate_refuses_other_classes(model: str, dataset: Path, capsys) -> None:
     (dataset / "val" / "cat").rename(dataset / "val" / "zebra")
     assert main(["evaluate", model, "--data", str(dataset)]) == 1

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import swinkit
+from swinkit.cli import common
 from swinkit.engines import memory
 from swinkit.models.classifier import SwinClassifier
-from swinkit.cli import common
 from swinkit.prediction import Predictor
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 

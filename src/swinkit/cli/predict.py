@@ -85,7 +85,7 @@ def predict(
     except Stopped as signalled:
         stopped = signalled
     except SwinkitError:
-        if tally.done:
+        if 0 < tally.done < tally.total:
             say(f"stopped early: {tally.summary()}", error=True)
         raise
     written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
