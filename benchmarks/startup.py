@@ -1,13 +1,17 @@
-"""How long a person waits: imports and one answer beside torch's own import, and a large folder's memory and rate.
+"""How long a person waits: imports and one answer beside torch's own import, a large folder's memory and rate, ``compile``.
 
-Run ``python -m benchmarks.startup [--model SOURCE] [--photos 1000]``. Every command is a fresh process; commands take turns, and
-the figures are medians of five turns.
+Run ``python -m benchmarks.startup [--model SOURCE] [--photos 1000]``, or with ``--compile`` for what the engine ``compile`` costs
+alone: building it for a processor that knows nothing yet, for a second network, and every later start. Every command is a fresh
+process; commands take turns, and the figures are medians of five turns, those of builds single ones. Seconds of builds are of
+the processor, the command's and those of its compilers, for they use all cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,17 +52,48 @@ def run(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
+def processor_seconds(command: list[str], cache: Path) -> float:
+    """Return the seconds of processor time of a command and its children, with a cache of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, env=os.environ | {"SWINKIT_CACHE": str(cache)}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr[-500:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def compiled(photo: Path, source: str, console: Console) -> None:
+    """Print what ``--engine compile`` costs: the first build, one where the processor's part is there, and later starts."""
+    predict = [*CLI, "predict", "--model", source, str(photo)]
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = Path(temporary) / "cache"
+        torch_alone = statistics.median(processor_seconds(predict, cache) for _ in range(5))
+        first = processor_seconds([*predict, "--engine", "compile"], cache)
+        later = statistics.median(processor_seconds([*predict, "--engine", "compile"], cache) for _ in range(5))
+        shutil.rmtree(cache / "exports")
+        second = processor_seconds([*predict, "--engine", "compile"], cache)
+    table = Table(f"--engine compile, {source}", "processor seconds", "beyond torch's")
+    rows = {"torch": torch_alone, "first build": first, "build, operations there": second, "built": later}
+    for name, seconds in rows.items():
+        table.add_row(name, f"{seconds:.1f}", f"{seconds - torch_alone:+.1f}")
+    console.print(table)
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="swin-nano-cifar10")
     parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--compile", action="store_true", help="what the engine compile costs, alone")
     arguments = parser.parse_args()
     console = Console(width=110)
     console.print("; ".join(machine()))
     with tempfile.TemporaryDirectory() as temporary:
         few, many = Path(temporary) / "few", Path(temporary) / "many"
         make_photos(few, 10)
+        if arguments.compile:
+            compiled(few / "0000.jpg", arguments.model, console)
+            return
         make_photos(many, arguments.photos)
         predict = [*CLI, "predict", "--model", arguments.model]
         commands = {

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swinkit.cli.common import STDOUT, Trust, say, table, write_json
+from swinkit.cli.common import STDOUT, Trust, builds_shown, say, table, write_json
 
 
 def benchmark(
@@ -26,8 +26,13 @@ def benchmark(
     from swinkit.engines.memory import keep_memory
     from swinkit.prediction.timing import time_engines
 
+<<<<<<< HEAD
     keep_memory()
     rows = time_engines(source, engine or [], batch or [1, 8], rounds, trust)
+=======
+    with builds_shown():
+        rows = time_engines(source, engine or [], batch or [1, 8], rounds, trust)
+>>>>>>> cache
     if json_file is not None:
         write_json(json_file, rows)
     lines = [["engine", "batch", "ms", "images/s", "x torch", "largest difference"]]

@@ -7,8 +7,10 @@ other: whoever opens one runs it, so ``ExportedEngine`` opens none that it was n
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +51,21 @@ def write(
         step("compiling the network")
         example = program.example_inputs[0][0].float()
         # torch's own cache lies where others may write, and a package needs nothing of it a second time.
-        with torch.no_grad(), fresh_cache(dir=folder):  # weights are not packed in inference mode
+        with torch.no_grad(), fresh_cache(dir=folder), _uncollected():  # weights are not packed in inference mode
             floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
             torch._inductor.aoti_compile_and_package(floats, package_path=str(path), inductor_configs=SETTINGS)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave garbage lie: torch's compiler makes objects by the million, and keeps nearly all of them until it is done."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class Runtime:

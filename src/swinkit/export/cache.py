@@ -91,8 +91,9 @@ class Shelf:
                     reason = str(error.__cause__)
             else:
                 reason = "it is not a folder that only you may write to"
-            tell(f"{self.root}: cannot keep what is built ({reason}); it serves this process and is built again by the next")
-            self._own = self._own or tempfile.TemporaryDirectory(prefix="swinkit-", ignore_cleanup_errors=True)
+            if self._own is None:
+                tell(f"{self.root}: cannot keep what is built ({reason}); it serves this process and is built again by the next")
+                self._own = tempfile.TemporaryDirectory(prefix="swinkit-", ignore_cleanup_errors=True)
             folder = Path(self._own.name) / _name(size)
             _remove(folder)
             export_network(self.network, self.spec, folder, self.to, [size], facts={NETWORK: self.digest})
