@@ -21,14 +21,9 @@ from torch import nn
 
 from swinkit.engines import program
 from swinkit.engines.exported import ExportedEngine, Manifest, file_hash, graph_path
-<<<<<<< HEAD
 from swinkit.engines.manifest import LARGEST_MANIFEST
-from swinkit.errors import ExportError, InputError, MissingExtraError
-from swinkit.export import OnDemandEngine, export_network
-=======
 from swinkit.errors import ExportError, InputError, MissingExtraError, UnsafeFile
 from swinkit.export import OnDemandEngine, cache, export_network
->>>>>>> cache
 from swinkit.export import write as writing
 from swinkit.models import windows
 from swinkit.models.classifier import SwinClassifier

@@ -26,13 +26,9 @@ def benchmark(
     from swinkit.engines.memory import keep_memory
     from swinkit.prediction.timing import time_engines
 
-<<<<<<< HEAD
     keep_memory()
-    rows = time_engines(source, engine or [], batch or [1, 8], rounds, trust)
-=======
     with builds_shown():
         rows = time_engines(source, engine or [], batch or [1, 8], rounds, trust)
->>>>>>> cache
     if json_file is not None:
         write_json(json_file, rows)
     lines = [["engine", "batch", "ms", "images/s", "x torch", "largest difference"]]

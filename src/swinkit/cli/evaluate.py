@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-<<<<<<< HEAD
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, keep_memory_of, progress_bar, say, table, write_json
+from swinkit.cli.common import (
+    STDOUT,
+    Device,
+    EngineName,
+    Trust,
+    builds_shown,
+    keep_memory_of,
+    progress_bar,
+    say,
+    table,
+    write_json,
+)
 from swinkit.cli.rows import write_table
-=======
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, progress_bar, say, table, write_json
->>>>>>> cache
 from swinkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,16 +84,12 @@ def evaluate(
         raise InputError(f"--scales {scales}, --window {window}, --stride {stride}, --tile {tile}: {error}") from None
     if source is None and predictions is None:
         raise InputError("nothing to measure; name a checkpoint, or give --predictions with a folder of label maps")
-<<<<<<< HEAD
     if json_file == mistakes == STDOUT:
         raise InputError("--json - and --mistakes - cannot share stdout; write one of them to a file")
-    predictor = None if source is None else load(source, device.value, engine and engine.value, trust)
-    if predictor is not None:
-        keep_memory_of(predictor)
-=======
     with builds_shown():
         predictor = None if source is None else load(source, device.value, engine and engine.value, trust)
->>>>>>> cache
+    if predictor is not None:
+        keep_memory_of(predictor)
     if predictor is None or predictor.spec.task == "segment":
         if groups or real or mistakes:
             raise InputError("--groups, --real and --mistakes are for classifiers; leave them out")

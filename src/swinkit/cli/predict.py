@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-<<<<<<< HEAD
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, keep_memory_of, progress_bar, say, writing
+from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, keep_memory_of, progress_bar, say, writing
 from swinkit.cli.rows import row_files
 from swinkit.cli.stopping import Stopped, stoppable
 from swinkit.errors import InputError, SwinkitError
 from swinkit.files import sweep
-=======
-from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, output_file, progress_bar, say
-from swinkit.errors import InputError
->>>>>>> cache
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -64,11 +59,10 @@ def predict(
         raise InputError(f"{', '.join(paths)}: no images found{_passed_over(found.skipped)}; give photos or a folder")
     to_stderr = STDOUT in (json_file, csv_file)
     bars = len(found.images) <= MOST_BARS
-<<<<<<< HEAD
     tally = _Tally(len(found.images), _called(model or DEFAULT))
     stopped: Stopped | None = None
     try:
-        with stoppable() as stopping, row_files(json_file, csv_file, stopping) as write, progress_bar("images") as advance:
+        with builds_shown(), stoppable() as stopping, row_files(json_file, csv_file, stopping) as write, progress_bar("images") as advance:
             predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
             keep_memory_of(predictor)
             if out is not None and predictor.spec.task != "segment":
@@ -102,43 +96,6 @@ def predict(
         raise typer.Exit(stopped.exit_code)
     say(tally.summary() + _passed_over(found.skipped), error=to_stderr)
     if tally.failed == tally.total:
-=======
-    failed = 0
-    count = len(found.images)
-    with _sinks(json_file, csv_file) as write, builds_shown() as built, progress_bar("images") as advance:
-        predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
-        if out is not None and predictor.spec.task != "segment":
-            raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
-        start, built_before = time.perf_counter(), sum(built)
-        results = enumerate(predictor.stream(found.images, batch=batch, top=top, tile=tile), start=1)
-        for done, result in results:
-            advance(done, count)
-            write(result)
-            if out is not None and result.error is None:
-                _write_label_map(result, out)
-            failed += result.error is not None
-            if result.error is not None:
-                say(result.error, error=True)
-            else:
-                say(result.bars() if bars else _line(result), error=to_stderr)
-    building = sum(built)
-    seconds = time.perf_counter() - start - (building - built_before)
-    verb = "segmented" if predictor.spec.task == "segment" else "classified"
-    summary = f"{verb} {count - failed:,} of {count:,} images in {seconds:.1f} s ({count / seconds:.1f} images/s)"
-    summary += f" with {predictor.spec.name or model or DEFAULT} on {predictor.device} by {predictor.engine}"
-    if building:
-        summary += f", after {building:.0f} s of building"
-    if failed:
-        summary += f"; {failed:,} could not be read"
-    written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
-    if written:
-        summary += f"; wrote {' and '.join(map(str, written))}"
-    say(summary + _passed_over(found.skipped), error=to_stderr)
-    note = getattr(predictor.model, "note", "")
-    if note:
-        say(note, error=True)
-    if failed == count:
->>>>>>> cache
         raise typer.Exit(1)
 
 
