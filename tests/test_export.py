@@ -22,7 +22,7 @@ from torch import nn
 from swinkit.engines import program
 from swinkit.engines.exported import ExportedEngine, Manifest, file_hash, graph_path
 from swinkit.engines.manifest import LARGEST_MANIFEST
-from swinkit.errors import ExportError, InputError, MissingExtraError, UnsafeFile
+from swinkit.errors import ExportError, InputError, MissingExtraError
 from swinkit.export import OnDemandEngine, cache, export_network
 from swinkit.export import write as writing
 from swinkit.models import windows

@@ -62,7 +62,12 @@ def predict(
     tally = _Tally(len(found.images), _called(model or DEFAULT))
     stopped: Stopped | None = None
     try:
-        with builds_shown(), stoppable() as stopping, row_files(json_file, csv_file, stopping) as write, progress_bar("images") as advance:
+        with (
+            builds_shown(),
+            stoppable() as stopping,
+            row_files(json_file, csv_file, stopping) as write,
+            progress_bar("images") as advance,
+        ):
             predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
             keep_memory_of(predictor)
             if out is not None and predictor.spec.task != "segment":
