@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.hostile import image_folder
@@ -21,7 +22,6 @@ from tests.test_export import described, small
 from swinkit.weights import save_native
 
 ROOT = Path(__file__).resolve().parents[1]
-FAST, SLOW = 3, 30  # kills
 
 
 class Killer:
@@ -139,23 +139,16 @@ def kill_training(killer: Killer, kills: int) -> None:
         assert rows[0] == rows[1]
 
 
-def kill_export(killer: Killer, kills: int, model: Path, photos: Path) -> None:
-    for to in ("onnx", "openvino"):
-        answers: list[object] = []
+def kill_export(killer: Killer, to: str, kills: int, model: Path, photos: Path) -> None:
+    answers: list[object] = []
 
-        def check(folder: Path, answers: list[object] = answers) -> None:
-            out = killer.root / "answers.json"
-            killer.whole(["predict", str(photos), "--model", str(folder), "--json", str(out)])
-            answers.append(json.loads(out.read_text()))
-            assert answers[-1] == answers[0]
+    def check(folder: Path) -> None:
+        out = killer.root / "answers.json"
+        killer.whole(["predict", str(photos), "--model", str(folder), "--json", str(out)])
+        answers.append(json.loads(out.read_text()))
+        assert answers[-1] == answers[0]
 
-        def words(name: str, to: str = to) -> list[str]:
-            return ["export", str(model), str(killer.root / name), "--to", to]
-
-        die_and_go_on(killer, words, kills // 2 + kills % 2, check, seed=7)
-        for path in killer.root.iterdir():
-            if path.name.startswith(("whole", "killed")):
-                path.rename(killer.root / f"{to}-{path.name}")
+    die_and_go_on(killer, lambda name: ["export", str(model), str(killer.root / name), "--to", to], kills, check, seed=7)
 
 
 def kill_predict(killer: Killer, kills: int, words: list[str], photos: Path, folder: bool) -> None:
@@ -197,23 +190,32 @@ def kill_cache(killer: Killer, kills: int, model: Path, photos: Path) -> None:
         assert not left_over(killer.root), number
 
 
-@pytest.mark.parametrize("kills", [FAST, pytest.param(10, marks=pytest.mark.slow)])
+def slowly(*values: object) -> Any:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+# The slow ones are thirty in all.
+
+
+@pytest.mark.parametrize("kills", [3, slowly(10)])
 def test_a_killed_training_resumes_to_the_same_bits(killer: Killer, kills: int) -> None:
     kill_training(killer, kills)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_killed_export_is_there_whole_or_not_at_all(killer: Killer, kills: int, models: dict[str, Path], photos: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    kill_export(killer, kills, models["classifier"], photos)
+@pytest.mark.parametrize(("to", "kills"), [("openvino", 1), slowly("openvino", 3), slowly("onnx", 3)])
+def test_a_killed_export_is_there_whole_or_not_at_all(
+    killer: Killer, to: str, kills: int, models: dict[str, Path], photos: Path
+) -> None:
+    for module in ("onnxruntime", "onnxscript") if to == "onnx" else ():
+        pytest.importorskip(module)
+    kill_export(killer, to, kills, models["classifier"], photos)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [1, slowly(6)])
 def test_a_killed_cache_is_built_again(killer: Killer, kills: int, models: dict[str, Path], photos: Path) -> None:
     kill_cache(killer, kills, models["classifier"], photos)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, slowly(8)])
 def test_a_killed_predict_answers_again(killer: Killer, kills: int, models: dict[str, Path], photos: Path) -> None:
     kill_predict(killer, kills, ["--model", str(models["segmenter"])], photos, folder=True)

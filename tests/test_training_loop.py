@@ -166,7 +166,7 @@ def test_early_stopping_and_best(tmp_path: Path) -> None:
     class Falling(TinyWork):
         scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
 
-        def evaluate(self, model: torch.nn.Module, device: torch.device, progress: object) -> dict[str, float]:
+        def evaluate(self, model: torch.nn.Module, device: torch.device, progress: object = None) -> dict[str, float]:
             return {"top1": next(self.scores)}
 
     _, progress = run(tmp_path, work=Falling(), epochs=6, patience=2)

@@ -261,8 +261,9 @@ def _body(facts: RunFacts) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", facts.recipe)), default=0))
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in facts.metrics.items()) or "| none | - |"
     licences = "\n".join(
-        f"- {kind}: {plain(facts.licences.get(kind) or '') or 'unknown, because ' + facts.unknown.get('licence ' + kind, 'nobody said')}"
+        f"- {kind}: {plain(facts.licences.get(kind) or '') or 'unknown, because ' + reason}"
         for kind in ("code", "weights", "data")
+        for reason in (facts.unknown.get(f"licence {kind}", "nobody said"),)
     )
 
     def lines(items: list[str]) -> str:

@@ -158,7 +158,7 @@ class SimMimWork(ClassifyWork):
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """Return the autocast type of validation: the recipe's on an accelerator, full precision on a CPU, which bf16 makes no faster."""
+    """Return the autocast type of validation: the recipe's on an accelerator, none on a CPU, which it makes no faster."""
     return torch.bfloat16 if recipe.precision == "bf16" and device.type == "cuda" else None
 
 

@@ -33,6 +33,7 @@ from swinkit.training.resume import first_progress
 from swinkit.training.schedule import rate_at
 
 MOST_SKIPPED_IN_A_ROW = 20
+SECONDS_BETWEEN_CURVES = 30.0  # drawing takes as long as an epoch of a small run
 Meter = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
@@ -119,6 +120,8 @@ def train(
                 run.save()
             if stopping() and not progress.finished:
                 run.save()
+                if accelerator.is_main_process:
+                    runs.write_results(folder, progress.rows)
                 raise Stopped(f"stopped after epoch {progress.epoch} of {log.epochs} (step {step + 1:,} of {total_steps:,})")
     progress.finished = True
     run.save()
@@ -140,6 +143,7 @@ class _Run:
     log: Log
     spent: _Spent
     saved_at: float = field(default_factory=time.monotonic)
+    drawn_at: float = -math.inf
 
     def save(self) -> None:
         """Write the state."""
@@ -297,7 +301,9 @@ def _end_epoch(run: _Run, rate: float, last: bool) -> None:
         if best:
             work.save(run.files.add(runs.BEST), tensors, progress)
             work.draw(run.files.folder, None, report)  # card, pictures and weights are of one epoch
-        runs.write_results(run.files.folder, progress.rows)
+        draw = progress.finished or time.monotonic() - run.drawn_at > SECONDS_BETWEEN_CURVES
+        runs.write_results(run.files.folder, progress.rows, draw)
+        run.drawn_at = time.monotonic() if draw else run.drawn_at
     run.save()
     log.epoch(row)
 

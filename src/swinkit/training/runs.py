@@ -58,15 +58,15 @@ class Written:
             )
 
 
-def write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write ``results.csv`` and ``curves.png`` anew from all epochs so far."""
+def write_results(folder: Path, rows: list[dict[str, Any]], draw: bool = True) -> None:
+    """Write ``results.csv``, and ``curves.png`` if ``draw``, anew from all epochs so far."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names)
     writer.writeheader()
     writer.writerows(rows)  # numbers under names of our own: no cell that a spreadsheet would run
     atomic_write(folder / "results.csv", text.getvalue())
-    if rows:
+    if rows and draw:
         _draw_curves(folder / "curves.png", rows)
 
 
