@@ -8,13 +8,13 @@ from torch import Tensor
 from swinkit.errors import InputError
 
 
-def check_images(images: Tensor, channels: int, dtype: torch.dtype) -> None:
+def check_images(images: Tensor, channels: int, dtype: torch.dtype = torch.float32) -> None:
     """Refuse what a network cannot take: another number of axes or channels, no pixels, whole numbers.
 
     Args:
         images: (B, channels, H, W), normalised.
         channels: of the network.
-        dtype: of its weights.
+        dtype: of its weights; float64 images are for float64 weights alone.
 
     Raises:
         InputError: with what to do.

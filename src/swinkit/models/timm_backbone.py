@@ -54,7 +54,7 @@ class TimmBackbone(nn.Module):
         Raises:
             InputError: the network does not take images of this size or kind.
         """
-        check_images(images, self.in_chans, images.dtype)
+        check_images(images, self.in_chans)
         try:
             maps = self.body(images)
         except (AssertionError, RuntimeError, ValueError, TypeError) as error:
