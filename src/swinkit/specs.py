@@ -6,6 +6,7 @@ Nothing here imports torch, so commands that only print can stay quick.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -245,6 +246,7 @@ class Decoder:
         return cls(**_fields(cls, data))
 
 
+TASKS = ("classify", "segment", "simmim")
 DECODERS = ("upernet", "fpn", "unet")
 
 
@@ -304,6 +306,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         settle(self, text, ("task", "name", "backbone"))
         settle(self, switch, ("multi_label",))
+        if self.task not in TASKS:
+            raise InputError(f"task must be {', '.join(TASKS)}, got {brief(self.task)}")
+        if self.backbone and not re.fullmatch(r"timm:[\w.-]+", self.backbone):
+            raise InputError(f"backbone must be empty or timm:<name>, got {brief(self.backbone)}")
         if not isinstance(self.labels, list | tuple) or len(self.labels) > MAX_CLASSES:
             raise InputError(f"labels must be a list of at most {MAX_CLASSES:,} names, got {brief(self.labels)}")
         object.__setattr__(self, "labels", tuple(text(f"labels[{i}]", label) for i, label in enumerate(self.labels)))

@@ -29,6 +29,7 @@ from swinkit.errors import ImageError, shown
 from swinkit.files import read_file
 
 MAX_PIXELS = 178_956_970
+MAX_SIDE = 65_535  # pixels, JPEG's own bound; Pillow takes minutes for rows by the million
 MAX_BYTES = 512 * 2**20
 IMAGE_SUFFIXES = frozenset(
     [
@@ -120,6 +121,8 @@ def open_encoded(source: str | Path | bytes | BinaryIO, name: str, formats: tupl
 def _bounded(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name}: {image.width}x{image.height} pixels are more than {MAX_PIXELS:,}; scale it down")
+    if max(image.size) > MAX_SIDE:
+        raise ImageError(f"{name}: {image.width}x{image.height} has a side of more than {MAX_SIDE:,} pixels; cut it into parts")
     if image.width < 1 or image.height < 1:
         raise ImageError(f"{name}: {image.width}x{image.height} is a picture without pixels; write it again")
 
