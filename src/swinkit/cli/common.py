@@ -129,7 +129,7 @@ def output_file(path: str) -> Iterator[Output]:
         InputError: ``path`` cannot be written; said before any work is done, or when the disk is full.
     """
     if path == STDOUT:
-        if getattr(sys.stdout, "name", "") == os.devnull:  # ``main`` puts it there
+        if sys.__stdout__ is None:  # it was closed when Python began
             raise InputError("stdout is closed, and - stands for it; give a file")
         yield _Stdout()
         return
