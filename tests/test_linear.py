@@ -347,6 +347,7 @@ def test_machine_code_calls_it(version: int, chosen: str, tmp_path: Path) -> Non
     export_network(network, ModelSpec(network.variant, Preprocessing((32, 32))), tmp_path / "e", "aotinductor")
     assert [*tmp_path.glob(f"e/32x32/{chosen}_*.so")]
     engine, pixels = ExportedEngine(tmp_path / "e", trusted=True), torch.rand(5, 3, 32, 32)
+    engine(pixels)  # its first floats are proved first
     with torch.profiler.profile() as profiler:
         found = engine(pixels)
     calls = [event.key for event in profiler.key_averages() for _ in range(event.count) if f"swinkit::{chosen}_" in event.key]

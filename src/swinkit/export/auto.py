@@ -125,7 +125,7 @@ class Build:
                 words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
                 start_new_session=True,
             )  # fmt: skip
-            self._end = weakref.finalize(self, _end, self._process)
+            self._end = weakref.finalize(self, _end, self._process, os.getpid())
 
     @property
     def running(self) -> bool:
@@ -133,8 +133,10 @@ class Build:
         return self._process is not None and self._process.poll() is None
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], owner: int) -> None:
     """End a process and the compilers that it started; at the end of this process, and when a build is forgotten."""
+    if os.getpid() != owner:  # a fork, which has only a copy of this
+        return
     with contextlib.suppress(OSError):  # it is gone
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
