@@ -33,7 +33,7 @@ class SwinkitError(Exception):
     exit_code = 1
 
     def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*(brief(item, 2000) if isinstance(item, str) else item for item in arguments), **options)
+        super().__init__(*(brief(item, 1000) if isinstance(item, str) else item for item in arguments), **options)
 
 
 class InputError(SwinkitError, ValueError):
