@@ -177,5 +177,6 @@ def test_evaluation_from_the_command_line(weights_file: Path, tmp_path: Path) ->
     assert main(without_model) == 1
     assert main([*common, "--window", "32", "--stride", "40"]) == 1
     assert main([*common, "--scales", "zero"]) == 1
+    assert main([*common, "--scales", "1,nan"]) == 1
     assert main([*common, "--predictions", str(tmp_path / "answers"), "--flip"]) == 1
     assert main([*common, "--groups", str(tmp_path / "groups.csv")]) == 1

@@ -84,6 +84,18 @@ def writing(path: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({reason}); give another place") from problem
 
 
+def regular(path: str, otherwise: str = "") -> Path:
+    """Return the path of a file to write, which must not be a folder or a device: renaming would put a file in its place.
+
+    Raises:
+        InputError: there is something else.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path}: is no regular file; give another name{otherwise}")
+    return target
+
+
 class Output(Protocol):
     """What takes text."""
 
@@ -135,9 +147,7 @@ def output_file(path: str) -> Iterator[Output]:
         return
     with contextlib.ExitStack() as stack:
         with writing(path):
-            target = Path(path)
-            if target.exists() and not target.is_file():
-                raise InputError(f"{path}: is no regular file; give another name, or - for stdout")
+            target = regular(path, ", or - for stdout")
             sweep(target.parent)  # what a killed command left
             temporary = stack.enter_context(atomic_path(target))
             handle = os.open(temporary, os.O_WRONLY)

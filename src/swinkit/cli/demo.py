@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from swinkit.cli.common import say
+from swinkit.cli.common import keep_memory_of, regular, say, writing
 from swinkit.errors import MissingExtraError
 from swinkit.files import atomic_path
 
@@ -22,8 +22,12 @@ def demo(
     from swinkit.prediction import draw_bars, load
     from swinkit.weights import DEFAULT
 
-    result = load(DEFAULT).predict(photo)
-    with atomic_path(out) as temporary:
+    with writing(str(out)):
+        target = regular(str(out))
+    predictor = load(DEFAULT)
+    keep_memory_of(predictor)
+    result = predictor.predict(photo)
+    with writing(str(out)), atomic_path(target) as temporary:
         draw_bars(read_image(photo), result).save(temporary, format="PNG")
     say(result.bars().split("\n"))
     say(f"wrote {out}")

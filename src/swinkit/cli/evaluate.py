@@ -70,11 +70,7 @@ def evaluate(
     Top-1, top-5, calibration, every class and the surest mistakes, each picture counted once; of a segmenter mIoU, mAcc, aAcc
     and every class, each pixel counted once.
     """
-    from swinkit.data import open_dataset
-    from swinkit.data.folders import UndividedData
-    from swinkit.data.matching import match_classes
     from swinkit.engines.dense import Passes
-    from swinkit.evaluation import evaluate as measure
     from swinkit.prediction import load
 
     try:
@@ -101,6 +97,23 @@ def evaluate(
         raise InputError(
             "--predictions, --scales, --flip, --window, --stride and --tile are for segmenters; this is a classifier"
         )
+    _evaluate_classifier(predictor, data, split, json_file, mistakes, batch, {"groups": groups, "real": real})
+
+
+def _evaluate_classifier(
+    predictor: Predictor,
+    data: str,
+    split: str,
+    json_file: str | None,
+    mistakes: str | None,
+    batch: int,
+    tables: dict[str, Path | None],
+) -> None:
+    from swinkit.data import open_dataset
+    from swinkit.data.folders import UndividedData
+    from swinkit.data.matching import match_classes
+    from swinkit.evaluation import evaluate as measure
+
     try:
         pictures = open_dataset(data, split=split)
     except UndividedData:
@@ -118,9 +131,8 @@ def evaluate(
             batch=batch,
             device=predictor.device,
             multi_label=predictor.spec.multi_label,
-            groups=groups,
-            real=real,
             progress=advance,
+            **tables,
         )
     if json_file is not None:
         write_json(json_file, report)

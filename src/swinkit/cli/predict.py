@@ -93,9 +93,8 @@ def predict(
         if 0 < tally.done < tally.total:
             say(f"stopped early: {tally.summary()}", error=True)
         raise
-    written = [path for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
-    if written and (stopped is None or tally.done):
-        tally.notes.append(f"wrote {' and '.join(map(str, written))}")
+    written = [str(path) for path in (json_file, csv_file, out) if path not in (None, STDOUT)]
+    tally.notes += [f"wrote {' and '.join(written)}"] if written else []
     if stopped is not None:
         say(f"interrupted: {tally.summary()}" if tally.done else "interrupted", error=True)
         raise typer.Exit(stopped.exit_code)

@@ -43,7 +43,7 @@ class Passes:
     tile: int = 0
 
     def __post_init__(self) -> None:
-        if not self.ratios or min(self.ratios) <= 0 or max(self.ratios) > 16:
+        if not self.ratios or not all(0 < ratio <= 16 for ratio in self.ratios):  # NaN is in no range
             raise ValueError(f"ratios must be between 0 and 16, got {self.ratios}")
         if self.crop < 0 or self.stride < 0 or (self.crop and self.stride > self.crop):
             raise ValueError(f"a stride of {self.stride} with windows of {self.crop} leaves holes; make it at most the window")
