@@ -97,7 +97,7 @@ def evaluate(
         raise InputError(
             "--predictions, --scales, --flip, --window, --stride and --tile are for segmenters; this is a classifier"
         )
-    _evaluate_classifier(predictor, data, split, json_file, mistakes, batch, {"groups": groups, "real": real})
+    _evaluate_classifier(predictor, data, split, json_file, mistakes, batch, groups, real)
 
 
 def _evaluate_classifier(
@@ -107,7 +107,8 @@ def _evaluate_classifier(
     json_file: str | None,
     mistakes: str | None,
     batch: int,
-    tables: dict[str, Path | None],
+    groups: Path | None,
+    real: Path | None,
 ) -> None:
     from swinkit.data import open_dataset
     from swinkit.data.folders import UndividedData
@@ -131,8 +132,9 @@ def _evaluate_classifier(
             batch=batch,
             device=predictor.device,
             multi_label=predictor.spec.multi_label,
+            groups=groups,
+            real=real,
             progress=advance,
-            **tables,
         )
     if json_file is not None:
         write_json(json_file, report)
