@@ -12,6 +12,7 @@ from swinkit.errors import RecipeError
 _ECHO = reprlib.Repr()
 _ECHO.maxlevel, _ECHO.maxlist, _ECHO.maxdict, _ECHO.maxstring, _ECHO.maxother = 2, 4, 3, 60, 60
 _LONGEST = 100  # characters of an echo
+_DEEPEST = 20  # lists and tables in one another
 
 
 class _Refused(yaml.MarkedYAMLError):
@@ -21,11 +22,18 @@ class _Refused(yaml.MarkedYAMLError):
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which every value stands where it is used (aliases can unfold to gigabytes) and every key once."""
 
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise _Refused(problem="aliases (& and *) are not read; write the value out", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST:  # PyYAML takes seconds to run into Python's own limit
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
