@@ -105,13 +105,14 @@ def _fuzz(target: str, seconds: int) -> int:
 def _followed(process: subprocess.Popen[str], target: str, before: int, ends: float) -> int:
     """Show how a worker goes on until it ends, and return how many inputs it read; its last words when it failed."""
     assert process.stderr is not None
-    count, tail = 0, list[str]()
+    count, tail, shown = 0, list[str](), 0.0
     for line in process.stderr:
         tail = [*tail[-40:], line]
         if done := re.match(r"(?:#|Done )(\d+)\s", line):
             count = int(done[1])
-            left = max(0, round(ends - time.monotonic()))
-            print(f"\r{target}: {before + count:,} inputs, {left} s left  ", end="", flush=True)
+            if time.monotonic() - shown > 1:
+                shown = time.monotonic()
+                print(f"\r{target}: {before + count:,} inputs, {max(0, round(ends - shown))} s left  ", end="", flush=True)
         elif line.startswith("FOUND"):
             print(f"\n{line.strip()[:400]}", flush=True)
     if process.wait():

@@ -198,7 +198,8 @@ class Changer:
             other, place = self.random.choice(places)
             table[key] = json.loads(json.dumps(other[place]))  # a copy: no table may hold itself
         elif choice <= 5 and isinstance(item, int | float) and not isinstance(item, bool):
-            table[key] = self.random.choice([-item, item + 1, item - 1, item * 2, item * 1000, item / 3, float(item), str(item)])
+            near = float(max(-1e300, min(item, 1e300)))
+            table[key] = self.random.choice([-item, item + 1, item - 1, item * 2, item * 1000, near / 3, near, str(item)])
         elif choice == 6 and isinstance(item, str):
             table[key] = self.random.choice([item * 2, item[:-1], item.upper(), f"../{item}", f"{item}\n", item[::-1], [item]])
         else:
@@ -292,8 +293,8 @@ def rehash(files: dict[str, Content]) -> None:
         values: Any = json.loads(manifest) if isinstance(manifest, bytes) else None
         values.pop("sha256", None)
         mark = values.pop("seal", "")  # neither is part of what is hashed
-        for name in values.get("files", {}):
+        for name in dict(values.get("files", {})):
             content = files.get(name)
-            values["files"][name] = hashlib.sha256(content if isinstance(content, bytes) else b"").hexdigest()
+            values["files"] |= {name: hashlib.sha256(content if isinstance(content, bytes) else b"").hexdigest()}
         text = json.dumps(values, sort_keys=True).encode()
         files["export.json"] = json.dumps({**values, "sha256": hashlib.sha256(text).hexdigest(), "seal": mark}).encode()
