@@ -95,7 +95,7 @@ def _fuzz(target: str, seconds: int) -> int:
         if process.wait() == 0:
             break
         ended += 1
-    found = sorted(set(findings.iterdir()) - before)
+    found = sorted(path for path in set(findings.iterdir()) - before if path.name.startswith(f"{target}-"))
     print(f"\n{target}: {runs:,} inputs, {len(found)} findings", flush=True)
     for path in found:
         print(f"  python -m tools.fuzz {target} {path.relative_to(ROOT)}", flush=True)
