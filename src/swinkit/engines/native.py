@@ -27,7 +27,8 @@ SETTINGS = {
     "cpp.dynamic_threads": True,
     # Headers are read by the compiler two times for a package; to write them out for that takes longer than it saves.
     "aot_inductor.precompile_headers": False,
-    # What calls the kernels and frees their tensors; optimised it takes half as long again to compile and nothing less to run.
+    # What calls the kernels and frees their tensors: optimised it takes half as long again to compile, and a call of the embedded
+    # network, the smallest there is, the same time but for what its turns differ by anyway.
     "aot_inductor.compile_wrapper_opt_level": "O0",
 }
 
