@@ -21,7 +21,7 @@ from swinkit.errors import CheckpointError, UnsafeFile, brief, refusing
 from swinkit.files import open_file
 
 MAX_PICKLE = 64 << 20  # bytes
-MAX_STEPS = 1_000_000  # instructions; a tensor needs about thirty
+MAX_STEPS = 500_000  # instructions; a checkpoint of 1,000 tensors with its optimiser has some 120,000
 MAX_UNFOLDED = 2_000_000  # values, each counted as often as it is referred to
 MAX_NESTED = 100
 MAX_MEMBERS = 100_000  # of an archive: one for each tensor, optimiser states too
