@@ -67,9 +67,9 @@ def compiled(photo: Path, source: str, console: Console) -> None:
     predict = [*CLI, "predict", "--model", source, str(photo)]
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(temporary) / "cache"
-        torch_alone = statistics.median(processor_seconds(predict, cache) for _ in range(5))
         first = processor_seconds([*predict, "--engine", "compile"], cache)
-        later = statistics.median(processor_seconds([*predict, "--engine", "compile"], cache) for _ in range(5))
+        turns = [[processor_seconds(words, cache) for words in (predict, [*predict, "--engine", "compile"])] for _ in range(5)]
+        torch_alone, later = (statistics.median(values) for values in zip(*turns, strict=True))
         shutil.rmtree(cache / "exports")
         second = processor_seconds([*predict, "--engine", "compile"], cache)
     table = Table(f"--engine compile, {source}", "processor seconds", "beyond torch's")
