@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from swinkit.errors import RunError
 from swinkit.extras import need
-from swinkit.files import sweep
 from swinkit.training import checkpoint, runs
 from swinkit.training.batches import Batch, Work, loader
 from swinkit.training.log import Log
@@ -71,8 +70,7 @@ def train(
     """
     accelerator = _accelerator(recipe)
     if accelerator.is_main_process:
-        for place in (folder, (folder / runs.BEST).parent):
-            sweep(place)  # what a killed part of this run has left half-written
+        runs.sweep_leftovers(folder)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the whole batch, not of a card's share
     wrapped, optimiser = accelerator.prepare(model, make_optimiser(model, depths, recipe))
@@ -119,13 +117,19 @@ def train(
             elif time.monotonic() - run.saved_at > 60 * recipe.save_minutes:
                 run.save()
             if stopping() and not progress.finished:
-                run.save()
-                if accelerator.is_main_process:
-                    runs.write_results(folder, progress.rows)
-                raise Stopped(f"stopped after epoch {progress.epoch} of {log.epochs} (step {step + 1:,} of {total_steps:,})")
+                _stop(run, folder, total_steps)
     progress.finished = True
     run.save()
     return progress
+
+
+def _stop(run: _Run, folder: Path, total_steps: int) -> None:
+    """Save what there is and end the run, as somebody asked."""
+    run.save()
+    if run.accelerator.is_main_process:
+        runs.write_results(folder, run.progress.rows)
+    done = f"epoch {run.progress.epoch} of {run.log.epochs} (step {run.progress.step:,} of {total_steps:,})"
+    raise Stopped(f"stopped after {done}")
 
 
 @dataclass

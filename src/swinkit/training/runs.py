@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swinkit.errors import RunError
 from swinkit.extras import need
-from swinkit.files import atomic_path, atomic_write
+from swinkit.files import atomic_path, atomic_write, sweep
 from swinkit.specs import Preprocessing
 
 STATE = "state.safetensors"
@@ -56,6 +56,12 @@ class Written:
                 f"{what} is gone: the run's folder was moved, removed or emptied since; put it back and go on with --resume "
                 "from the last save, or start anew in another folder"
             )
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what a killed part of a run left half-written."""
+    for place in (folder, (folder / BEST).parent):
+        sweep(place)
 
 
 def write_results(folder: Path, rows: list[dict[str, Any]], draw: bool = True) -> None:
