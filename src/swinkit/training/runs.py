@@ -27,16 +27,27 @@ BEST = "weights/best.safetensors"
 LAST = "weights/last.safetensors"
 
 
+def sweep_run(folder: Path) -> None:
+    """Remove what a killed part of this run has left half-written; another process of it may do the same."""
+    for place in (folder, (folder / BEST).parent):
+        sweep(place)
+
+
 class Written:
     """The files that a run has written so far. They stay there while it goes on, or it ends.
 
     Args:
         folder: of the run.
-        names: what earlier parts of the run have written.
+        names: of files, and whether an earlier part of the run has written them.
+
+    Raises:
+        RunError: one of them is gone already.
     """
 
-    def __init__(self, folder: Path, names: list[str]) -> None:
-        self.folder, self.names = folder, set(names)
+    def __init__(self, folder: Path, names: dict[str, bool]) -> None:
+        self.folder, self.names = folder, {name for name, there in names.items() if there}
+        if self.names:
+            self.check()
 
     def add(self, name: str) -> Path:
         """Return the path of a file about to be written."""
@@ -56,12 +67,6 @@ class Written:
                 f"{what} is gone: the run's folder was moved, removed or emptied since; put it back and go on with --resume "
                 "from the last save, or start anew in another folder"
             )
-
-
-def sweep_leftovers(folder: Path) -> None:
-    """Remove what a killed part of a run left half-written."""
-    for place in (folder, (folder / BEST).parent):
-        sweep(place)
 
 
 def write_results(folder: Path, rows: list[dict[str, Any]], draw: bool = True) -> None:
