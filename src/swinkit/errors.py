@@ -26,10 +26,20 @@ import difflib
 from collections.abc import Iterable
 
 
+def shown(text: str) -> str:
+    """Return text fit for one line: control characters, line breaks, marks that turn the direction and lone bytes are escaped."""
+    if text.isprintable():  # nearly every text is, and each picture that is read asks for its name
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class SwinkitError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors this package raises on purpose; whatever names stand in the message, it is one line."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
 
 
 class InputError(SwinkitError, ValueError):

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from swinkit.data.folders import ClassificationData, MissingPart, open_dataset
-from swinkit.data.images import count_frames, read_image, shown
-from swinkit.errors import ImageError
+from swinkit.data.images import count_frames, read_image
+from swinkit.errors import ImageError, shown
 
 NEAR_BITS = 20  # of 256; pairs of the same photo lie below, measured on the flowers collection
 FEW = 10

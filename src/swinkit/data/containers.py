@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES, shown
-from swinkit.errors import DatasetError, ImageError
+from swinkit.data.images import IMAGE_SUFFIXES, MAX_BYTES
+from swinkit.errors import DatasetError, ImageError, shown
 
 MAX_RATIO = 200  # deflate ends at about 1,030; pictures are packed already
 FREE_BYTES = 4 * 2**20  # a small member of one colour may shrink to nearly nothing

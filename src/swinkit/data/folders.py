@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from swinkit.data.containers import FolderSource, Source, ZipSource, is_picture
-from swinkit.data.images import read_image, shown
+from swinkit.data.images import read_image
 from swinkit.data.tables import column, numbers_first, read_rows, read_text
-from swinkit.errors import DatasetError, ImageError
+from swinkit.errors import DatasetError, ImageError, shown
 from swinkit.extras import need
 from swinkit.labels import imagenet_synsets
 

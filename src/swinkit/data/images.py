@@ -26,7 +26,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from swinkit.errors import ImageError
+from swinkit.errors import ImageError, shown
 
 MAX_PIXELS = 178_956_970
 MAX_BYTES = 512 * 2**20
@@ -88,13 +88,6 @@ def read_image(source: str | Path | bytes | BinaryIO, name: str | None = None, g
         raise ImageError(f"{name}: too large for the memory of this machine; scale it down") from error
     except Exception as error:
         raise ImageError(f"{name}: {_reason(error)}") from error
-
-
-def shown(name: str) -> str:
-    """Return a file's name fit for one line of a message: control characters and undecodable bytes are escaped."""
-    if name.isprintable():  # nearly every name is, and each picture that is read asks
-        return name
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def count_frames(source: bytes | Path) -> int:
