@@ -166,7 +166,7 @@ def test_early_stopping_and_best(tmp_path: Path) -> None:
     class Falling(TinyWork):
         scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
 
-        def evaluate(self, model: torch.nn.Module, device: torch.device) -> dict[str, float]:
+        def evaluate(self, model: torch.nn.Module, device: torch.device, progress: object = None) -> dict[str, float]:
             return {"top1": next(self.scores)}
 
     _, progress = run(tmp_path, work=Falling(), epochs=6, patience=2)
@@ -255,7 +255,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_index_once_an_epoch_over_processes() -> None:
-    from swinkit.training.loop import plan
+    from swinkit.training.batches import plan
 
     recipe = tiny_recipe(batch_size=6, epochs=2, micro_batch=2)
     for epoch in (0, 1):

@@ -59,7 +59,7 @@ class TinyWork:
     def losses(self, model: torch.nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         return {"loss": F.cross_entropy(model(batch["images"]).float(), batch["targets"])}
 
-    def evaluate(self, model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+    def evaluate(self, model: torch.nn.Module, device: torch.device, progress: Any = None) -> dict[str, Any]:
         model.eval()
         with torch.inference_mode():
             right = model(torch.from_numpy(self.images).to(device)).argmax(1).cpu().numpy() == self.labels
@@ -74,7 +74,7 @@ class TinyWork:
 
 @contextlib.contextmanager
 def no_meter() -> Any:
-    yield types.SimpleNamespace(kilowatt_hours=None, carbon_kg=None, reason="a test")
+    yield types.SimpleNamespace(kilowatt_hours=None, carbon_kg=None, reason="a test", measure=lambda: None)
 
 
 def tiny_recipe(**changes: Any) -> Recipe:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +84,14 @@ class RunFacts:
     gflops: float | None = None
     base_model: str | None = None
     unknown: dict[str, str] = field(default_factory=dict)
+
+
+def plain(text: str) -> str:
+    """Return a name that somebody else has given as Markdown that shows it as it is, in one line."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    line = re.sub(r"([\\`*\[\]<>|~&#])", r"\\\1", line)
+    line = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", line)  # inside a word it is no emphasis
+    return line.replace("://", ":\\//")
 
 
 def run_card(facts: RunFacts) -> str:
@@ -195,6 +205,7 @@ class EnergyMeter:
                 log_level="critical",
                 allow_multiple_runs=True,
                 tracking_mode="process",
+                output_handlers=[self],
             )
             logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # its start has set the level again
             self._tracker.start()
@@ -203,18 +214,39 @@ class EnergyMeter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._tracker is None:
+        tracker, self._tracker = self._tracker, None
+        self._told(tracker, "stop")
+
+    def measure(self) -> None:
+        """Bring the attributes up to date in the middle of the block."""
+        self._told(self._tracker, "flush")
+
+    def _told(self, tracker: Any, what: str) -> None:
+        if tracker is not None:
+            try:
+                getattr(tracker, what)()  # it answers by calling out()
+            except Exception as error:  # noqa: BLE001 - as above
+                self.reason = f"codecarbon failed ({' '.join(str(error).split())[:120]})"
+
+    def out(self, total: Any, _delta: Any) -> None:
+        """Take what codecarbon has counted since the start of the block (it calls this)."""
+        if not math.isfinite(total.energy_consumed):
             return
-        try:
-            self._tracker.stop()
-            data = self._tracker.final_emissions_data
-            self.kilowatt_hours = float(data.energy_consumed)
-            if os.environ.get("SWINKIT_COUNTRY"):
-                self.carbon_kg = float(data.emissions)
-            else:
-                self.reason = "the environment variable SWINKIT_COUNTRY did not say where the power came from"
-        except Exception as error:  # noqa: BLE001 - as above
-            self.reason = f"codecarbon failed ({' '.join(str(error).split())[:120]})"
+        self.kilowatt_hours = float(total.energy_consumed)
+        if os.environ.get("SWINKIT_COUNTRY"):
+            self.carbon_kg = float(total.emissions)
+        else:
+            self.reason = "the environment variable SWINKIT_COUNTRY did not say where the power came from"
+
+    def live_out(self, total: Any, delta: Any) -> None:
+        """Take what it counts between two calls of ``measure``."""
+        self.out(total, delta)
+
+    def task_out(self, *_: Any) -> None:
+        """Tasks of its own are not used."""
+
+    def exit(self) -> None:
+        """Nothing is open."""
 
 
 def _body(facts: RunFacts) -> str:
@@ -226,10 +258,12 @@ def _body(facts: RunFacts) -> str:
 
     hours = None if facts.seconds is None else facts.seconds / 3600
     duration = known("seconds") if hours is None else f"{hours:{'.2f' if hours >= 1 else '.3g'}} hours"
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", facts.recipe)), default=0))
     metrics = "\n".join(f"| {name} | {value:.4f} |" for name, value in facts.metrics.items()) or "| none | - |"
     licences = "\n".join(
-        f"- {kind}: {facts.licences.get(kind) or 'unknown, because ' + facts.unknown.get('licence ' + kind, 'nobody said')}"
+        f"- {kind}: {plain(facts.licences.get(kind) or '') or 'unknown, because ' + reason}"
         for kind in ("code", "weights", "data")
+        for reason in (facts.unknown.get(f"licence {kind}", "nobody said"),)
     )
 
     def lines(items: list[str]) -> str:
@@ -244,9 +278,9 @@ Both by codecarbon in offline mode; where no power meter is readable it estimate
 - Started: {known("started")}; ended: {known("ended")}; duration: {duration}
 - Throughput: {known("images_per_second", "{:.1f} images a second")}
 
-```yaml
+{fence}yaml
 {facts.recipe.strip()}
-```"""
+{fence}"""
     evaluation = f"""On the validation part; photos were prepared so: {facts.preprocessing}.
 
 | metric | value |
@@ -254,7 +288,7 @@ Both by codecarbon in offline mode; where no power meter is readable it estimate
 {metrics}"""
     details = f"""- Parameters: {known("parameters", "{:,}")}
 - Multiply-adds of an image: {known("gflops", "{:.3f} G")}
-- Started from: {known("base_model")}
+- Started from: {plain(known("base_model"))}
 - Size of the weights file: {known("checkpoint_bytes", "{:,} bytes")}"""
     contents = (
         details,
@@ -269,7 +303,7 @@ Both by codecarbon in offline mode; where no power meter is readable it estimate
         _use(facts.task),
     )
     sections = (f"## {title}\n\n{content}\n" for title, content in zip(SECTIONS, contents, strict=True))
-    return "\n".join((f"# {facts.name}\n\n{facts.description}\n", *sections))
+    return "\n".join((f"# {plain(facts.name)}\n\n{facts.description}\n", *sections))
 
 
 _LINES = {

@@ -21,5 +21,7 @@ def need(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        missing = module.split(".")[0]
+        # What is missing may be what the module itself imports: torch.utils.tensorboard without tensorboard.
+        absent = error.name if isinstance(error, ModuleNotFoundError) and error.name else module
+        missing = absent.split(".")[0]
         raise MissingExtraError(f"this needs {missing}, which is not installed; run: pip install 'swinkit[{extra}]'") from error

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from swinkit.data.reading import read_batches
 from swinkit.data.transforms import normalise, resized
@@ -65,8 +66,9 @@ class ClassificationEvaluation:
         """Return the report over all processes.
 
         Returns:
-            "top1", "top5" (5 or as many classes as there are), "ece" (15 bins), all 0..1; "count"; "per_class": {label:
-            {"accuracy", "count"}}; "confusion": rows truth, columns answers; "real_top1", "real_count", "groups" where
+            "top1", "top5" (5 or as many classes as there are), "ece" (15 bins), all 0..1; "loss" (cross entropy);
+            "count"; "per_class": {label: {"accuracy", "count"}};
+            "confusion": rows truth, columns answers; "real_top1", "real_count", "groups" where
             asked for. Multi-label: "mAP", "f1_micro", "f1_macro" and per class "average_precision".
         """
         rows = self._gathered()
@@ -101,6 +103,7 @@ class ClassificationEvaluation:
             "top1": float(top[1]),
             "top5": float(top[min(5, classes)]),
             "ece": float(metrics.multiclass_calibration_error(probabilities, targets, n_bins=BINS, norm="l1", **common)),
+            "loss": float(functional.cross_entropy(logits, targets)),
             "count": count,
             "per_class": {
                 label: {"accuracy": float(right[i] / counts[i]) if counts[i] else None, "count": int(counts[i])}
@@ -137,6 +140,7 @@ class ClassificationEvaluation:
             "mAP": float(precision[present].mean()) if present.any() else 0.0,
             "f1_micro": float(metrics.multilabel_f1_score(probabilities, targets, classes, average="micro")),
             "f1_macro": float(metrics.multilabel_f1_score(probabilities, targets, classes, average="macro")),
+            "loss": float(functional.binary_cross_entropy_with_logits(logits, targets.float())),
             "count": len(truth),
             "per_class": {
                 label: {

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from swinkit import weights
 from swinkit.data.folders import MissingPart
 from swinkit.data.masks import IGNORED, palette_of
+from swinkit.data.names import part_path
 from swinkit.data.scenes import Scene, augment_scene
 from swinkit.data.segmentation import SegmentationData, open_segmentation
 from swinkit.errors import DatasetError
@@ -21,6 +23,7 @@ from swinkit.evaluation.pictures import draw_confusion, draw_label_maps
 from swinkit.models.segmentation.losses import cross_entropy, dice
 from swinkit.models.systems import DEFAULT_DECODERS
 from swinkit.specs import Decoder, MaskRules, ModelSpec
+from swinkit.tasks.works import precision_of
 from swinkit.training import runs
 from swinkit.training.checkpoint import Progress
 from swinkit.training.recipe import Recipe
@@ -57,10 +60,10 @@ class Sheet:
 def open_parts(data: str, plan: Recipe) -> tuple[SegmentationData, SegmentationData]:
     """Return the training and the validation part, with the same classes and colours."""
     rules = MaskRules(plan.data.void) if plan.data.void else None
-    whole = str(Path(data) / plan.data.train) if plan.data.train else data
+    whole = str(part_path(data, plan.data.train)) if plan.data.train else data
     train = open_segmentation(whole, "train", plan.data.classes, rules)
     try:
-        where = str(Path(data) / plan.data.val) if plan.data.val else data
+        where = str(part_path(data, plan.data.val)) if plan.data.val else data
         return train, open_segmentation(where, "val", train.classes, train.rules)
     except MissingPart:
         pass
@@ -81,6 +84,32 @@ def describe(spec: ModelSpec, plan: Recipe, data: SegmentationData) -> ModelSpec
         decoder = DEFAULT_DECODERS[kind or "upernet"]
     decoder = Decoder(**{**decoder.to_dict(), "pool_scales": decoder.pool_scales, **wishes})
     return spec.changed(decoder=decoder, masks=data.rules, labels=tuple(data.classes))
+
+
+class _Listener(nn.Module):
+    """A network whose logits are also compared with the truth as they pass: the validation loss of the same forward."""
+
+    def __init__(self, model: nn.Module, data: SegmentationData) -> None:
+        super().__init__()
+        self.model, self.data = model, data
+        self.logits: Tensor | None = None
+        self.total, self.pixels = 0.0, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.logits = self.model(images)
+        return self.logits
+
+    def count(self, index: int) -> None:
+        """Add the cross entropy of the picture just answered, at the size of the network's input."""
+        assert self.logits is not None
+        mask = torch.from_numpy(self.data.mask(index))[None, None]
+        targets = functional.interpolate(mask, self.logits.shape[-2:], mode="nearest")[:, 0].long().to(self.logits.device)
+        loss = functional.cross_entropy(self.logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+        self.total, self.pixels, self.logits = self.total + float(loss), self.pixels + int((targets != IGNORED).sum()), None
+
+    def loss(self) -> float:
+        """Return the mean over the pixels that are not void, of this process."""
+        return self.total / max(1, self.pixels)
 
 
 class SegmentWork:
@@ -126,18 +155,33 @@ class SegmentWork:
             found["dice"] = plan.dice * dice(logits.float(), targets)
         return found
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
-        precision = torch.bfloat16 if self.recipe.precision == "bf16" else None
-        return evaluate_segmentation(
-            model, self.val, self.spec.preprocessing, device=device, precision=precision, seen=self.sheet.note
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        listener = _Listener(model, self.val)
+
+        def seen(index: int, answers: np.ndarray) -> None:
+            self.sheet.note(index, answers)
+            listener.count(index)
+
+        was_training = model.training
+        report = evaluate_segmentation(
+            listener,
+            self.val,
+            self.spec.preprocessing,
+            device=device,
+            precision=precision_of(self.recipe, device),
+            progress=progress,
+            seen=seen,
         )
+        model.train(was_training)
+        return {**report, "loss": listener.loss()}
 
     def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
         colours = palette_of(self.spec.masks, len(self.spec.labels))
         if batch is not None:
             pictures = runs.as_pictures(batch["images"], self.spec.preprocessing)
             maps = [target.cpu().numpy().astype(np.uint8) for target in batch["targets"]]
-            draw_label_maps(folder / "train_batch.jpg", [*zip(pictures, maps, strict=True)][:16], colours, self.spec.labels)
+            rows = [*zip(pictures, maps, strict=True)][:16]
+            draw_label_maps(folder / "train_batch.jpg", rows, colours, self.spec.labels, ("label map",) * 2)
         if report is not None:
             draw_confusion(report["confusion"], list(self.spec.labels), folder / "confusion_matrix.png")
             self.sheet.draw(folder / "validation.jpg")

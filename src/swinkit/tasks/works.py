@@ -76,7 +76,7 @@ class ClassifyWork:
         terms = -targets * logits.log_softmax(dim=-1)
         return {"loss": (terms if scale is None else terms * scale).sum(dim=-1).mean()}
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
         return evaluate(
             model,
             self.val,
@@ -85,13 +85,15 @@ class ClassifyWork:
             device=device,
             workers=self.recipe.workers,
             multi_label=self.spec.multi_label,
-            precision=torch.bfloat16 if self.recipe.precision == "bf16" and device.type == "cuda" else None,
+            precision=precision_of(self.recipe, device),
+            progress=progress,
         )
 
     def draw(self, folder: Path, batch: Batch | None, report: dict[str, Any] | None) -> None:
         labels = self.spec.labels
         if batch is not None:
-            captions = [_caption(row, labels) for row in batch["targets"]]
+            rows = unsmoothed(batch["targets"].float().cpu(), self.recipe.augment.label_smoothing, self.spec.multi_label)
+            captions = [_caption(row, labels) for row in rows]
             runs.draw_batch(folder / "train_batch.jpg", batch["images"], captions, self.spec.preprocessing)
         if report is not None and report.get("confusion"):
             draw_confusion(report["confusion"], list(labels), folder / "confusion_matrix.png")
@@ -120,7 +122,7 @@ class SimMimWork(ClassifyWork):
     def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         return {"loss": model(batch["images"], batch["mask"])}
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Return the mean loss on the validation pictures under fixed masks."""
         model.eval()
         total, count = 0.0, 0
@@ -137,7 +139,8 @@ class SimMimWork(ClassifyWork):
                 batch = self.collate([(image, 0) for image in images], rngs[0])
                 loss = model(batch["images"].to(device), batch["mask"].to(device))
                 total, count = total + float(loss) * len(images), count + len(images)
-        return {"negative_loss": -total / count, "count": count}
+                progress(count, len(self.val))
+        return {"negative_loss": -total / count, "loss": total / count, "count": count}
 
     def save(self, path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Write the encoder alone, as a headless network that fine-tuning starts from."""
@@ -152,6 +155,17 @@ class SimMimWork(ClassifyWork):
             images = batch["images"] * (1 - hidden.to(batch["images"].dtype))
             share = [f"{100 * float(mask.float().mean()):.0f} % hidden" for mask in batch["mask"]]
             runs.draw_batch(folder / "train_batch.jpg", images, share, self.spec.preprocessing)
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    """Return the autocast type of validation: the recipe's on an accelerator, none on a CPU, which it makes no faster."""
+    return torch.bfloat16 if recipe.precision == "bf16" and device.type == "cuda" else None
+
+
+def unsmoothed(targets: Tensor, smoothing: float, multi_label: bool) -> Tensor:
+    """Return the shares (B, K) of the labels in mixed pictures, without what label smoothing has added."""
+    floor = smoothing / 2 if multi_label else smoothing / targets.shape[1]
+    return (targets - floor) / (1.0 - smoothing)
 
 
 def multi_hot(target: list[int], num_classes: int) -> Tensor:
@@ -172,6 +186,9 @@ def _balanced(data: ClassificationData, spec: ModelSpec) -> Tensor:
     return torch.tensor(len(targets) / (classes * counts), dtype=torch.float32)
 
 
-def _caption(row: Tensor, labels: tuple[str, ...]) -> str:
-    values, indices = row.float().topk(min(2, row.numel()))
-    return " ".join(f"{labels[int(i)][:10]} {v:.2f}" for v, i in zip(values, indices, strict=True) if v > 0.15)
+def _caption(shares: Tensor, labels: tuple[str, ...]) -> str:
+    """Return the labels of a picture, largest share first; shares are named where pictures are mixed."""
+    values, indices = shares.topk(min(3, shares.numel()))
+    there = [(float(v), labels[int(i)][:16]) for v, i in zip(values, indices, strict=True) if v > 0.005]
+    whole = all(value > 0.995 for value, _ in there)
+    return "\n".join(name if whole else f"{name} {100 * value:.0f} %" for value, name in there) or "none"

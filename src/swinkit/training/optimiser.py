@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from swinkit.training.recipe import Recipe
 from swinkit.training.schedule import parameter_groups
@@ -57,3 +57,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
         """Take a state of ``state_dict`` back."""
         super().load_state_dict(state_dict)
         self._share()
+
+
+def slots_of(optimiser: torch.optim.Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    """Return what the optimiser keeps of a parameter, as tensors of the shapes and types that a saved state has."""
+    if isinstance(optimiser, MuonAndAdamW) and group["matrices"]:
+        return {"momentum_buffer": parameter}
+    return {"step": torch.zeros((), dtype=torch.float32), "exp_avg": parameter, "exp_avg_sq": parameter}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from swinkit.errors import RecipeError, nearest
 from swinkit.files import read_text
-from swinkit.training.values import clipped, parse_yaml, shown
+from swinkit.training.values import clipped, echo, parse_yaml
 
 MOST_BYTES = 100_000  # of a recipe; the packaged ones have 2,000
 
@@ -208,7 +208,7 @@ class Recipe(_Section):
         names = self.data.classes
         doubled = [name for place, name in enumerate(names) if name in names[:place]]
         if doubled:
-            raise ValueError(f"data.classes names {shown(doubled[0])} twice")
+            raise ValueError(f"data.classes names {echo(doubled[0])} twice")
         if not all(name.isprintable() for name in names):
             raise ValueError("data.classes holds a name with control characters")
         if self.schedule.warmup_epochs >= self.epochs and self.schedule.kind != "constant":
@@ -271,7 +271,7 @@ def _read(source: str) -> tuple[str, str]:
         there = Path(source).exists()
     if not there:
         alike = nearest(source[:200], names)
-        raise RecipeError(f"there is no recipe or file {shown(source)} ('swinkit recipes' lists them){alike}")
+        raise RecipeError(f"there is no recipe or file {echo(source)} ('swinkit recipes' lists them){alike}")
     where = clipped(source)
     return where, read_text(source, MOST_BYTES, RecipeError, where, "give a YAML file")
 
@@ -307,7 +307,7 @@ def _sentence(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")[:200]
     if not path:
         return f"{reason}{more}"
-    return f"{path}: {reason[0].lower()}{reason[1:]}, got {shown(first['input'])}{more}"
+    return f"{path}: {reason[0].lower()}{reason[1:]}, got {echo(first['input'])}{more}"
 
 
 TASKS = get_args(Recipe.model_fields["task"].annotation)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from swinkit.errors import RunError
 from swinkit.extras import need
 from swinkit.files import atomic_path, atomic_write
 from swinkit.specs import Preprocessing
@@ -26,42 +27,102 @@ BEST = "weights/best.safetensors"
 LAST = "weights/last.safetensors"
 
 
-def write_results(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write ``results.csv`` and ``curves.png`` anew from all epochs so far."""
+class Written:
+    """The files that a run has written so far. They stay there while it goes on, or it ends.
+
+    Args:
+        folder: of the run.
+        names: what earlier parts of the run have written.
+    """
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self.folder, self.names = folder, set(names)
+
+    def add(self, name: str) -> Path:
+        """Return the path of a file about to be written."""
+        self.names.add(name)
+        return self.folder / name
+
+    def check(self) -> None:
+        """Notice that the folder was moved or removed: written again it would lack what it has lost, the best weights first.
+
+        Raises:
+            RunError: a file is gone.
+        """
+        gone = sorted(name for name in self.names if not (self.folder / name).is_file())
+        if gone or not self.folder.is_dir():
+            what = self.folder / gone[0] if gone else self.folder
+            raise RunError(
+                f"{what} is gone: the run's folder was moved, removed or emptied since; put it back and go on with --resume "
+                "from the last save, or start anew in another folder"
+            )
+
+
+def write_results(folder: Path, rows: list[dict[str, Any]], draw: bool = True) -> None:
+    """Write ``results.csv``, and ``curves.png`` if ``draw``, anew from all epochs so far."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(rows)  # numbers under names of our own: no cell that a spreadsheet would run
     atomic_write(folder / "results.csv", text.getvalue())
-    if rows:
+    if rows and draw:
         _draw_curves(folder / "curves.png", rows)
 
 
+# Columns that count what was measured, and the clock: they say nothing as a curve.
+_NO_CURVES = {"epoch", "step", "seconds", "skipped", "count", "pixels", "classes_averaged", "real_count", "validation_loss"}
+
+
 def _draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw a panel for each quantity that changes, the losses of both parts in one."""
     pyplot = _pyplot()
-    quantities = [
-        name
-        for name in dict.fromkeys(key for row in rows for key in row)
-        if name not in ("epoch", "step", "seconds", "skipped") and any(_is_number(row.get(name)) for row in rows)
-    ]
-    columns = min(3, len(quantities))
-    lines = -(-len(quantities) // columns)
+    names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in _NO_CURVES]
+    panels = {name: [name] for name in names if _changes(rows, name)}
+    if any(_is_number(row.get("validation_loss")) for row in rows):
+        panels["train_loss"] = ["train_loss", "validation_loss"]
+    panels.pop("negative_loss" if "train_loss" in panels else "", None)  # the validation loss again, upside down
+    columns = min(3, len(panels)) or 1
+    lines = -(-len(panels) // columns) or 1
     figure, axes = pyplot.subplots(lines, columns, figsize=(4 * columns, 2.8 * lines), squeeze=False)
     for axis in axes.flat:
         axis.set_visible(False)
-    for axis, name in zip(axes.flat, quantities, strict=False):
-        points = [(row["epoch"], row[name]) for row in rows if _is_number(row.get(name))]
+    for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
         axis.set_visible(True)
-        axis.plot(*zip(*points, strict=True), marker="o", markersize=2)
-        axis.set_title(name.replace("_", " "), fontsize=9)
+        for name in curves:
+            points = [(row["epoch"], row[name]) for row in rows if _is_number(row.get(name))]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", markersize=2, label=_TITLES.get(name, name).split()[0])
+        if len(curves) > 1:
+            axis.legend(fontsize=7)
+        axis.set_title("loss" if len(curves) > 1 else _TITLES.get(title, title), fontsize=9)
         axis.set_xlabel("epoch", fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
     pyplot.close(figure)
+
+
+_TITLES = {
+    "train_loss": "training loss",
+    "validation_loss": "validation loss",
+    "learning_rate": "learning rate",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "ece": "calibration error",
+    "images_per_second": "images a second",
+    "f1_micro": "F1 over all",
+    "f1_macro": "F1, mean of the classes",
+}
+
+
+def _changes(rows: list[dict[str, Any]], name: str) -> bool:
+    """Say whether a column is worth a panel: numbers that differ, or as yet one number."""
+    values = [row[name] for row in rows if _is_number(row.get(name))]
+    return bool(values) and (len(values) == 1 or max(values) > min(values))
 
 
 def draw_batch(path: Path, images: Tensor, captions: list[str], preprocessing: Preprocessing) -> None:
@@ -79,7 +140,7 @@ def draw_batch(path: Path, images: Tensor, captions: list[str], preprocessing: P
         axis.axis("off")
     for axis, picture, caption in zip(axes.flat, as_pictures(images[:count], preprocessing), captions, strict=False):
         axis.imshow(picture, cmap="gray")
-        axis.set_title(caption, fontsize=6)
+        axis.set_title(caption, fontsize=7, parse_math=False)
     figure.tight_layout()
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100, format="png")

@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    problem = f"the key {shown(key.value)} stands twice; keep one of them"
+                    problem = f"the key {echo(key.value)} stands twice; keep one of them"
                     raise _Refused(problem=problem, problem_mark=key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -65,7 +65,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}: holds a number or a date that cannot be read ({reason}); mend it") from None
 
 
-def shown(value: object) -> str:
+def echo(value: object) -> str:
     """Return a value for a message: at most ``_LONGEST`` characters of it, whatever it is."""
     try:
         text = _ECHO.repr(value)
