@@ -237,3 +237,143 @@ def test_class_weights_and_layer_decay_change_what_is_learnt(tmp_path: Path, sta
     low, high = "layers.0.blocks.0.mlp.fc1.weight", "layers.1.blocks.1.mlp.fc1.weight"
     moved = {name: float((before[name] - after[name]).abs().max()) for name in (low, high)}
     assert 0 < moved[low] < 0.1 * moved[high]
+
+
+def test_the_weights_carry_the_run_s_name_and_the_card_what_it_began_from(tmp_path: Path, start: str) -> None:
+    folder = train("finetune", _folder(tmp_path / "data"), model=start, out=tmp_path / "flowers", overrides=[*QUICK, "epochs=1"])
+    spec = swinkit.load(folder).spec
+    assert spec.name == "flowers"
+    assert (spec.facts["started_from"], spec.facts["network"]) == (start, "start")
+    assert "A Swin Transformer (start)" in (folder / "README.md").read_text()
+
+
+def test_the_confusion_matrix_is_that_of_the_weights_that_are_kept(tmp_path: Path, start: str, monkeypatch) -> None:
+    from swinkit.tasks import works
+
+    scores, drawn = iter([0.4, 0.9, 0.2]), []
+
+    def measured(*_: object, **__: object) -> dict:
+        score = next(scores)
+        return {"top1": score, "loss": 1.0, "confusion": [[score, 0], [0, score]]}
+
+    monkeypatch.setattr(works, "evaluate", measured)
+    monkeypatch.setattr(works, "draw_confusion", lambda matrix, *_: drawn.append(matrix[0][0]))
+    folder = train("finetune", _folder(tmp_path / "data"), model=start, out=tmp_path / "run", overrides=[*QUICK, "epochs=3"])
+    assert drawn[-1] == 0.9
+    assert "| top1 | 0.9000 |" in (folder / "README.md").read_text()
+    assert [row["validation_loss"] for row in csv.DictReader((folder / "results.csv").open())] == ["1.0"] * 3
+
+
+def test_validation_runs_in_full_precision_on_a_cpu_for_every_task() -> None:
+    from swinkit.tasks.works import precision_of
+    from swinkit.training.recipe import load_recipe
+
+    for name in ("finetune", "finetune_segment"):
+        assert load_recipe(name).precision == "bf16"
+        assert precision_of(load_recipe(name), torch.device("cpu")) is None
+        assert precision_of(load_recipe(name), torch.device("cuda")) is torch.bfloat16
+
+
+def test_the_validation_loss_is_the_mean_cross_entropy(tmp_path: Path, start: str) -> None:
+    from swinkit.data import open_dataset
+    from swinkit.data.transforms import prepare
+
+    data = _folder(tmp_path / "data")
+    folder = train("finetune", data, model=start, out=tmp_path / "run", overrides=[*QUICK, "epochs=1"])
+    (row,) = csv.DictReader((folder / "results.csv").open())
+    predictor, pictures = swinkit.load(folder), open_dataset(data, "val")
+    terms = []
+    for index in range(len(pictures)):
+        with torch.inference_mode():
+            logits = predictor.model(prepare(pictures.read(index), predictor.preprocessing)[None])[0].double()
+        terms.append(float(logits.exp().sum().log() - logits[pictures.target(index)]))
+    assert float(row["validation_loss"]) == pytest.approx(np.mean(terms), abs=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_captions_name_labels_and_shares_whatever_the_smoothing(smoothing: float) -> None:
+    from swinkit.data.mixing import smooth_targets
+    from swinkit.tasks.works import _caption, unsmoothed
+
+    labels = ("rose", "tulip", "daisy")
+    rows = smooth_targets(torch.tensor([0, 1]), 3, smoothing)
+    mixed = torch.stack([rows[0], 0.63 * rows[0] + 0.37 * rows[1]])
+    assert [_caption(row, labels) for row in unsmoothed(mixed, smoothing, False)] == ["rose", "rose 63 %\ntulip 37 %"]
+    hot = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    several = hot * (1 - smoothing) + smoothing / 2
+    assert [_caption(row, labels) for row in unsmoothed(several, smoothing, True)] == ["rose\ndaisy", "none"]
+
+
+def test_a_run_says_where_it_goes_on_and_what_comes_next(tmp_path: Path, start: str, capfd, monkeypatch) -> None:
+    from swinkit.training import checkpoint
+
+    data, out = _folder(tmp_path / "my data"), tmp_path / "run"
+    original, calls = checkpoint.save_state, iter(range(100))
+
+    def stop(*args: object) -> None:
+        original(*args)
+        if next(calls) == 0:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(checkpoint, "save_state", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("finetune", data, model=start, out=out, overrides=QUICK)
+    said = capfd.readouterr().err
+    assert "stopped after epoch 1 of 2 (step 3 of 6)" in said
+    assert f"go on with: swinkit train finetune --data '{data}' --resume --out {out}" in said
+    monkeypatch.setattr(checkpoint, "save_state", original)
+    train("finetune", data, out=out, resume=True)
+    said = capfd.readouterr().err
+    assert "going on from epoch 2 of 2, best" in said
+    assert "% at epoch" in said
+    assert "epoch 2/2  loss" in said
+    assert "(validation " in said
+    assert "images/s" in said
+    assert f"{out}/weights/best.safetensors" in said
+    assert f"swinkit evaluate {out} --data '{data}'" in said
+    assert f"swinkit predict PHOTOS --model {out}" in said
+
+
+@pytest.mark.parametrize("part", ["../../../etc", "/etc", "train/../../x"])
+def test_parts_stay_below_the_data(tmp_path: Path, start: str, part: str) -> None:
+    data = _folder(tmp_path / "data")
+    for recipe in ("finetune", "finetune_segment"):
+        with pytest.raises(DatasetError, match="leads out of the folder"):
+            train(recipe, data, model=start, out=tmp_path / "run", overrides=[*QUICK, f"data.train={part}"])
+
+
+@pytest.mark.parametrize("change", ["test.resize_to=9", "network.patch_size=3", "network.window_size=1", "decoder.channels=1"])
+def test_values_that_do_not_fit_the_network_are_a_sentence(tmp_path: Path, start: str, change: str) -> None:
+    from swinkit.errors import SwinkitError
+
+    try:
+        train("finetune", _folder(tmp_path / "data"), model=start, out=tmp_path / "run", overrides=[*QUICK, "epochs=1", change])
+    except SwinkitError as error:
+        assert len(str(error)) < 700
+
+
+def test_names_of_classes_are_no_markup_in_a_card(tmp_path: Path, start: str) -> None:
+    data = _folder(tmp_path / "data")
+    for part in ("train", "val"):
+        (data / part / "red").rename(data / part / "a|b <script>x `y` [z](http:")
+    folder = train("finetune", data, model=start, out=tmp_path / "run_#1", overrides=[*QUICK, "epochs=1"])
+    card = (folder / "README.md").read_text()
+    validate_card(card)
+    body = card.split("\n---\n", 1)[1]
+    assert r"a\|b \<script\>x \`y\` \[z\](http:" in body
+    assert "<script>" not in body.split("## Data")[1].split("## Training")[0]
+
+
+def test_a_missing_tensorboard_is_called_that(tmp_path: Path, start: str, monkeypatch) -> None:
+    import sys
+
+    from swinkit.errors import MissingExtraError
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard" or name == "torch.utils.tensorboard"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"this needs tensorboard, .*swinkit\[train\]"):
+        train("finetune", _folder(tmp_path / "data"), model=start, out=tmp_path / "run", overrides=QUICK)

@@ -40,7 +40,7 @@ def counting(verb: str, total: int) -> Iterator[Callable[[int, int], None]]:
             nonlocal said
             now = time.monotonic()
             rate = done / max(now - began, 1e-6)
-            info = f"{rate:.0f} pictures/s  {duration((total - done) / max(rate, 1e-6))} left"
+            info = f"{_rate(rate)} pictures/s  {duration((total - done) / max(rate, 1e-6))} left"
             bar.update(task, completed=done, info=info)
             if bar.disable and now - said > QUIET_SECONDS:
                 said = now
@@ -52,7 +52,7 @@ def counting(verb: str, total: int) -> Iterator[Callable[[int, int], None]]:
 def percent_or_number(name: str, value: float) -> str:
     """Return a score with its name as people read it: "top-1 81.3 %", "loss 0.482"."""
     if name == "negative_loss":
-        return f"{NAMES[name]} {-value:.3g}"
+        return f"{NAMES[name]} {_loss(-value)}"
     share = name in ("top1", "top5") or name.startswith("m")
     return f"{NAMES.get(name, name)} " + (f"{100 * value:.1f} %" if share else f"{value:.4g}")
 
@@ -62,6 +62,14 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{math.ceil(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.1 else f"{value:.3g}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 class Log:
@@ -159,14 +167,14 @@ class Log:
     def _line(self, row: dict[str, Any]) -> str:
         progress, parts = self.progress, [f"epoch {row['epoch']}/{self.epochs}"]
         losses = [row.get("train_loss"), row.get("validation_loss")]
-        words = ["unknown" if value is None else f"{value:.3g}" for value in losses]
+        words = ["unknown" if value is None else _loss(value) for value in losses]
         parts.append(f"loss {words[0]}" + ("" if losses[1] is None else f" (validation {words[1]})"))
         if row.get(self.metric) is not None and self.metric != "negative_loss":
             best = "the best so far" if progress.best_epoch == row["epoch"] else f"best {self.best()}"
             parts.append(f"{percent_or_number(self.metric, row[self.metric])} ({best})")
         elif row.get(self.metric) is not None:
             parts.append("the best so far" if progress.best_epoch == row["epoch"] else f"best {self.best()}")
-        parts.append(f"{row['images_per_second']:.0f} images/s")
+        parts.append(f"{_rate(row['images_per_second'])} images/s")
         if progress.skipped:
             parts.append(f"{progress.skipped} steps skipped")
         left = self._seconds_left()
@@ -192,7 +200,7 @@ class Log:
     def _info(self) -> str:
         left = self._seconds_left()
         remaining = "" if left is None else f"  {duration(left)} left"
-        return f"loss {self.loss:.3f}  {self.images_per_second():.0f} images/s{remaining}"
+        return f"loss {_loss(self.loss)}  {_rate(self.images_per_second())} images/s{remaining}"
 
     def _seconds_left(self) -> float | None:
         """Return the time that the steps left will take at the pace since the first one, validation and all."""
