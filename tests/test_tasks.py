@@ -359,6 +359,7 @@ def test_names_of_classes_are_no_markup_in_a_card(tmp_path: Path, start: str) ->
     data = _folder(tmp_path / "data")
     for part in ("train", "val"):
         (data / part / "red").rename(data / part / "a|b <script>x `y` [z](http:")
+        (data / part / "green").rename(data / part / "$x^$")
     folder = train("finetune", data, model=start, out=tmp_path / "run_#1", overrides=[*QUICK, "epochs=1"])
     card = (folder / "README.md").read_text()
     validate_card(card)

@@ -74,6 +74,7 @@ def test_sigkill_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
             subprocess.run([*command, str(tmp_path / "killed")], check=True, cwd=ROOT, env=_environment())
             break
     assert killed >= 3
+    assert not list((tmp_path / "killed").rglob("*.part"))  # what the kills left, the next start has swept
     for name in ("weights/last.safetensors", "weights/best.safetensors", "state.safetensors"):
         _same(tmp_path / "whole" / name, tmp_path / "killed" / name)
 

@@ -33,8 +33,8 @@ def draw_confusion(matrix: list[list[int]], labels: list[str], path: Path) -> No
     axis.set_ylabel("truth")
     if classes <= 60:
         names = [label[:18] for label in labels]
-        axis.set_xticks(range(classes), names, rotation=90, fontsize=7)
-        axis.set_yticks(range(classes), names, fontsize=7)
+        axis.set_xticks(range(classes), names, rotation=90, fontsize=7, parse_math=False)
+        axis.set_yticks(range(classes), names, fontsize=7, parse_math=False)
     if classes <= 20:
         for row in range(classes):
             for column in range(classes):
@@ -83,7 +83,9 @@ def draw_label_maps(
     patches = [pyplot.Rectangle((0, 0), 1, 1, color=palette[i] / 255) for i in present if i < len(labels)]
     names = [labels[i] for i in present if i < len(labels)]
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.legend(patches, names, loc="lower center", ncols=min(11, max(1, len(names))), fontsize=8, frameon=False)
+    legend = figure.legend(patches, names, loc="lower center", ncols=min(11, max(1, len(names))), fontsize=8, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class may be called $x
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90, format="jpeg" if path.suffix in (".jpg", ".jpeg") else "png")
     pyplot.close(figure)
