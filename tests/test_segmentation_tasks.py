@@ -108,6 +108,7 @@ def test_a_run_learns_made_up_scenes_and_comes_back(tmp_path: Path) -> None:
     assert len(rows) == 9
     names = rows[0].split(",")
     assert float(rows[-1].split(",")[names.index("mIoU")]) > 0.45  # the ground alone gives 0.24
+    assert all(float(row.split(",")[names.index("validation_loss")]) > 0 for row in rows[1:])
     pictures = ("curves.png", "confusion_matrix.png", "train_batch.jpg", "validation.jpg")
     for name in (*pictures, "README.md", "weights/best.safetensors"):
         assert (folder / name).stat().st_size > 0

@@ -305,8 +305,9 @@ def test_captions_name_labels_and_shares_whatever_the_smoothing(smoothing: float
 
 
 def test_a_run_says_where_it_goes_on_and_what_comes_next(tmp_path: Path, start: str, capfd, monkeypatch) -> None:
-    from swinkit.training import checkpoint
+    from swinkit.training import checkpoint, log
 
+    monkeypatch.setattr(log, "QUIET_SECONDS", -1.0)  # where there is no terminal, a line each time
     data, out = _folder(tmp_path / "my data"), tmp_path / "run"
     original, calls = checkpoint.save_state, iter(range(100))
 
@@ -322,6 +323,9 @@ def test_a_run_says_where_it_goes_on_and_what_comes_next(tmp_path: Path, start: 
     with pytest.raises(KeyboardInterrupt):
         train("finetune", data, model=start, out=out, overrides=QUICK)
     said = capfd.readouterr().err
+    assert "checking pictures: 12 of 48" in said
+    assert "validation: 24 of 24 pictures" in said
+    assert "epoch 1/2  step 1 of 6  loss" in said
     assert "stopped after epoch 1 of 2 (step 3 of 6)" in said
     assert f"go on with: swinkit train finetune --data '{data}' --resume --out {out}" in said
     monkeypatch.setattr(checkpoint, "save_state", original)

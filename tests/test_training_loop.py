@@ -163,7 +163,7 @@ def test_a_really_full_disk_keeps_the_last_state(tmp_path: Path, limit_kb: int) 
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_early_stopping_and_best(tmp_path: Path) -> None:
+def test_early_stopping_and_best(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     class Falling(TinyWork):
         scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
 
@@ -172,6 +172,7 @@ def test_early_stopping_and_best(tmp_path: Path) -> None:
 
     _, progress = run(tmp_path, work=Falling(), epochs=6, patience=2)
     assert (progress.epoch, progress.best, progress.best_epoch) == (4, 0.9, 2)
+    assert "stopped early: 2 evaluations in a row were no better than 90.0 % at epoch 2 (patience=2)" in capfd.readouterr().err
 
 
 def test_running_mean_of_weights_is_what_is_saved(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from swinkit.errors import InputError
 from swinkit.extras import need
+from swinkit.files import read_text
 
 SECTIONS = (
     "Model details",
@@ -158,13 +159,13 @@ def machine() -> tuple[str, str]:
 
     processor = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a fixed name of Linux
-            told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in file)}
+        lines = read_text("/proc/cpuinfo", 2**24).splitlines()
+        told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         processor = told.get("model name", processor)
         units = [unit for flag, unit in UNITS.items() if flag in told.get("flags", "").split()]
         processor += f" ({', '.join(units)})" if units else ""  # a virtual machine's processor often has no other name
-    except OSError:
-        pass
+    except InputError:
+        pass  # no Linux
     hardware = f"{os.cpu_count()} cores of {processor}, {torch.get_num_threads()} used"
     if torch.cuda.is_available():
         hardware += f"; {torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"

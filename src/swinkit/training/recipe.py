@@ -226,7 +226,7 @@ def recipe_names() -> dict[str, str]:
     names = {}
     for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if item.name.endswith(".yaml"):
-            names[item.name.removesuffix(".yaml")] = item.read_text(encoding="utf-8").split("\n")[0].lstrip("# ").strip()
+            names[item.name.removesuffix(".yaml")] = _packaged(item.name).split("\n")[0].lstrip("# ").strip()
     return names
 
 
@@ -265,7 +265,7 @@ def recipe_yaml(recipe: Recipe) -> str:
 def _read(source: str) -> tuple[str, str]:
     names = recipe_names()
     if source in names:
-        return f"recipe {source}", (resources.files("swinkit") / "recipes" / f"{source}.yaml").read_text(encoding="utf-8")
+        return f"recipe {source}", _packaged(f"{source}.yaml")
     there = False
     with contextlib.suppress(OSError, ValueError):  # a name too long, a zero byte
         there = Path(source).exists()
@@ -274,6 +274,11 @@ def _read(source: str) -> tuple[str, str]:
         raise RecipeError(f"there is no recipe or file {echo(source)} ('swinkit recipes' lists them){alike}")
     where = clipped(source)
     return where, read_text(source, MOST_BYTES, RecipeError, where, "give a YAML file")
+
+
+def _packaged(name: str) -> str:
+    with resources.as_file(resources.files("swinkit") / "recipes" / name) as path:
+        return read_text(path, MOST_BYTES, RecipeError)
 
 
 def _override(data: dict[str, Any], item: str) -> None:
