@@ -25,6 +25,7 @@ from swinkit.models.systems import DEFAULT_DECODERS
 from swinkit.specs import Decoder, MaskRules, ModelSpec
 from swinkit.tasks.works import precision_of
 from swinkit.training import runs
+from swinkit.training.batches import Counting
 from swinkit.training.checkpoint import Progress
 from swinkit.training.recipe import Recipe
 
@@ -155,7 +156,7 @@ class SegmentWork:
             found["dice"] = plan.dice * dice(logits.float(), targets)
         return found
 
-    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Counting | None = None) -> dict[str, Any]:
         listener = _Listener(model, self.val)
 
         def seen(index: int, answers: np.ndarray) -> None:

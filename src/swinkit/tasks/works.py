@@ -21,6 +21,7 @@ from swinkit.evaluation.pictures import draw_confusion
 from swinkit.models.simmim import random_mask
 from swinkit.specs import ModelSpec
 from swinkit.training import runs
+from swinkit.training.batches import Counting
 from swinkit.training.checkpoint import Progress
 from swinkit.training.recipe import Recipe
 
@@ -76,7 +77,7 @@ class ClassifyWork:
         terms = -targets * logits.log_softmax(dim=-1)
         return {"loss": (terms if scale is None else terms * scale).sum(dim=-1).mean()}
 
-    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Counting | None = None) -> dict[str, Any]:
         return evaluate(
             model,
             self.val,
@@ -122,7 +123,7 @@ class SimMimWork(ClassifyWork):
     def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         return {"loss": model(batch["images"], batch["mask"])}
 
-    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Counting | None = None) -> dict[str, Any]:
         """Return the mean loss on the validation pictures under fixed masks."""
         model.eval()
         total, count = 0.0, 0
@@ -139,7 +140,8 @@ class SimMimWork(ClassifyWork):
                 batch = self.collate([(image, 0) for image in images], rngs[0])
                 loss = model(batch["images"].to(device), batch["mask"].to(device))
                 total, count = total + float(loss) * len(images), count + len(images)
-                progress(count, len(self.val))
+                if progress is not None:
+                    progress(count, len(self.val))
         return {"negative_loss": -total / count, "loss": total / count, "count": count}
 
     def save(self, path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:

@@ -16,6 +16,7 @@ from swinkit.training import checkpoint
 from swinkit.training.recipe import Recipe
 
 Batch = dict[str, Any]
+Counting = Callable[[int, int], None]  # (done, total)
 Item = tuple[int, int, int, list[int]]  # epoch, step, number of the micro-batch, indices
 
 
@@ -39,7 +40,7 @@ class Work(Protocol):
     def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
         """Return named scalars; the loop goes down their sum."""
 
-    def evaluate(self, model: nn.Module, device: torch.device, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Counting | None = None) -> dict[str, Any]:
         """Return the report on the validation part: ``main_metric`` (larger is better) among its numbers, and ``loss``.
 
         ``progress`` is called with (done, total) pictures now and then.

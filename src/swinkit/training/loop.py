@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from swinkit.errors import RunError
 from swinkit.extras import need
-from swinkit.files import sweep
 from swinkit.training import checkpoint, runs
 from swinkit.training.batches import Batch, Work, loader
 from swinkit.training.log import Log
@@ -70,22 +69,16 @@ def train(
         Stopped: somebody asked for it; the state is saved.
     """
     accelerator = _accelerator(recipe)
-    if accelerator.is_main_process:
-        for place in (folder, (folder / runs.BEST).parent):
-            sweep(place)  # what a killed part of this run has left half-written
+    runs.sweep_run(folder)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the whole batch, not of a card's share
     wrapped, optimiser = accelerator.prepare(model, make_optimiser(model, depths, recipe))
     plain = accelerator.unwrap_model(wrapped)
     stepped = torch.compile(wrapped) if recipe.compile else wrapped
     ema = {n: v.detach().clone() for n, v in plain.state_dict().items()} if recipe.ema_decay else None
-    batch_size, steps_per_epoch = _sizes(work, recipe, accelerator)
-    total_steps = recipe.iterations or steps_per_epoch * recipe.epochs
-    sizes = (batch_size, steps_per_epoch, total_steps)
+    batch_size, steps_per_epoch, total_steps = sizes = _sizes(work, recipe, accelerator)
     progress = first_progress(folder, resume, recipe, work, sizes, (plain, optimiser.optimizer, ema))
-    written = {runs.STATE: resume, runs.LAST: progress.epoch > 0, runs.BEST: progress.best_epoch > 0}
-    files = runs.Written(folder, [name for name, there in written.items() if there])
-    files.check()
+    files = runs.Written(folder, {runs.STATE: resume, runs.LAST: progress.epoch > 0, runs.BEST: progress.best_epoch > 0})
     log = Log(folder, recipe, progress, steps_per_epoch, work.main_metric, accelerator.is_main_process)
     run = _Run(work, recipe, accelerator, plain, optimiser.optimizer, ema, progress, files, log, _Spent(progress, meter()))
     if resume:
@@ -115,7 +108,7 @@ def train(
             progress.step, progress.images = step + 1, progress.images + batch_size
             log.step(step, loss, rate, norm, batch_size)
             if (step + 1) % steps_per_epoch == 0 or step + 1 == total_steps:
-                _end_epoch(run, rate, step + 1 == total_steps)
+                _end_epoch(run, rate, last=step + 1 == total_steps)
             elif time.monotonic() - run.saved_at > 60 * recipe.save_minutes:
                 run.save()
             if stopping() and not progress.finished:
@@ -180,14 +173,15 @@ class _Spent:
                 setattr(self.progress, name, self.before[name] + new)
 
 
-def _sizes(work: Work, recipe: Recipe, accelerator: Any) -> tuple[int, int]:
-    """Return (images of a step, steps of an epoch)."""
+def _sizes(work: Work, recipe: Recipe, accelerator: Any) -> tuple[int, int, int]:
+    """Return (images of a step, steps of an epoch, steps of the run)."""
     batch_size = min(recipe.batch_size, len(work))
     if batch_size % accelerator.num_processes:
         raise RunError(
             f"a batch of {batch_size} images cannot be cut evenly over {accelerator.num_processes} processes; choose a multiple"
         )
-    return batch_size, len(work) // batch_size
+    steps_per_epoch = len(work) // batch_size
+    return batch_size, steps_per_epoch, recipe.iterations or steps_per_epoch * recipe.epochs
 
 
 def _accelerator(recipe: Recipe) -> Any:

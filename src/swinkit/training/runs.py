@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swinkit.errors import RunError
 from swinkit.extras import need
-from swinkit.files import atomic_path, atomic_write
+from swinkit.files import atomic_path, atomic_write, sweep
 from swinkit.specs import Preprocessing
 
 STATE = "state.safetensors"
@@ -27,16 +27,27 @@ BEST = "weights/best.safetensors"
 LAST = "weights/last.safetensors"
 
 
+def sweep_run(folder: Path) -> None:
+    """Remove what a killed part of this run has left half-written; another process of it may do the same."""
+    for place in (folder, (folder / BEST).parent):
+        sweep(place)
+
+
 class Written:
     """The files that a run has written so far. They stay there while it goes on, or it ends.
 
     Args:
         folder: of the run.
-        names: what earlier parts of the run have written.
+        names: of files, and whether an earlier part of the run has written them.
+
+    Raises:
+        RunError: one of them is gone already.
     """
 
-    def __init__(self, folder: Path, names: list[str]) -> None:
-        self.folder, self.names = folder, set(names)
+    def __init__(self, folder: Path, names: dict[str, bool]) -> None:
+        self.folder, self.names = folder, {name for name, there in names.items() if there}
+        if self.names:
+            self.check()
 
     def add(self, name: str) -> Path:
         """Return the path of a file about to be written."""
