@@ -182,7 +182,7 @@ class SegmentWork:
             pictures = runs.as_pictures(batch["images"], self.spec.preprocessing)
             maps = [target.cpu().numpy().astype(np.uint8) for target in batch["targets"]]
             rows = [*zip(pictures, maps, strict=True)][:16]
-            draw_label_maps(folder / "train_batch.jpg", rows, colours, self.spec.labels, ("label map",) * 2)
+            draw_label_maps(folder / "train_batch.jpg", rows, colours, self.spec.labels, ("label map",))
         if report is not None:
             draw_confusion(report["confusion"], list(self.spec.labels), folder / "confusion_matrix.png")
             self.sheet.draw(folder / "validation.jpg")
