@@ -96,7 +96,7 @@ def _run(words: list[str], debug: bool) -> int:
         if isinstance(stop.__context__, BrokenPipeError):
             _leave_stdout()
             return UNREAD
-        if code == INTERRUPTED and not isinstance(stop.__context__, typer.Exit):  # predict says more itself
+        if code == INTERRUPTED and _by_a_bare_interrupt(stop):  # a command that ends by its own plan has said more
             say("interrupted", error=True)
         return code
     except SwinkitError as error:
@@ -108,6 +108,15 @@ def _run(words: list[str], debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the border: what nobody foresaw still becomes a sentence
         _report(out_of_memory(error) or f"internal error: {type(error).__name__}: {error}; run with --debug and report it", debug)
     return 1
+
+
+def _by_a_bare_interrupt(end: BaseException | None) -> bool:
+    """Say whether a KeyboardInterrupt, and nothing made of one, led to this end."""
+    while end is not None:
+        if type(end) is KeyboardInterrupt:
+            return True
+        end = end.__cause__ or end.__context__
+    return False
 
 
 def _open_streams() -> None:
