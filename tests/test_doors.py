@@ -37,7 +37,6 @@ CHECKED = "a library opens a path that open_file or checked_file has just looked
 OWN = "a file that this process has just written, or a place of its own"
 # (file, function) -> why it may.
 ALLOWED = {
-    ("cards.py", "machine"): "a fixed name of Linux",
     ("cli/__init__.py", "_open_streams"): "the null device",
     ("cli/__init__.py", "_leave_stdout"): "the null device",
     ("cli/common.py", "output_file"): OWN,
@@ -56,8 +55,6 @@ ALLOWED = {
     ("labels.py", "_lines"): PACKAGE,
     ("labels.py", "map_22k_to_1k"): PACKAGE,
     ("training/checkpoint.py", "read_state"): CHECKED,
-    ("training/recipe.py", "_read"): PACKAGE,
-    ("training/recipe.py", "recipe_names"): PACKAGE,
     ("weights/pickled.py", "_pickle_of_zip"): CHECKED,
     ("weights/pickled.py", "load_pickle"): CHECKED,
     ("weights/read.py", "_read_safetensors"): CHECKED,
