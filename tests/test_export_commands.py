@@ -274,7 +274,7 @@ def test_commands_meet_an_export(exported: Path, tiny: Path, tmp_path: Path, cap
     assert "is an export" in sentence(["export", str(exported), str(tmp_path / "x"), "--to", "onnx"], capsys, exported.name)
     photo().save(tmp_path / "p.png")
     assert main(["predict", str(tmp_path / "p.png"), "--model", str(exported)]) == 0
-    assert "with tiny on cpu by torch" in capsys.readouterr().out
+    assert f"with {exported} on cpu by torch" in capsys.readouterr().out
     data = bytearray((exported / "canary.safetensors").read_bytes())
     broken = shutil.copytree(exported, tmp_path / "broken")
     (broken / "canary.safetensors").write_bytes(data[:-1])
