@@ -226,7 +226,7 @@ def exports(_bench: Bench) -> str:
     for name in ("swin_tiny_patch4_window7_224", "swinv2_tiny_patch4_window8_256"):
         models[name] = (network(resolve(name)[1]), spec_of(resolve(name)[1]))
     tiny = create_backbone("swin_tiny").eval()
-    models["pyramid of swin_tiny"] = (tiny, ModelSpec(tiny.variant.changed(num_classes=0), pre, task="pyramid"))
+    models["pyramid of swin_tiny"] = (tiny, ModelSpec(tiny.variant.changed(num_classes=0), pre))
     for kind in ("upernet", "fpn", "unet"):
         model = create_model(kind, backbone="swin_tiny", num_classes=21).eval()
         variant = model.backbone.variant.changed(num_classes=21)  # type: ignore[union-attr]

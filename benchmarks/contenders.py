@@ -126,7 +126,7 @@ def pyramid_makers(cache: Path) -> dict[str, Callable[[], Call | dict[str, Call]
             swin.PADDING_PAYS = padding
         if engine == "torch":  # as ``create_backbone`` gives it
             return last(model)
-        spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), task="pyramid", name="swin_tiny")
+        spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), name="swin_tiny")
         folder = cache if padding is None else cache / f"padding {padding}"
         return last(our_engine(engine, model, spec, folder))
 
