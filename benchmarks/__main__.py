@@ -43,10 +43,10 @@ from benchmarks.peers import (
 )
 from benchmarks.processor import peak
 from benchmarks.turns import Makers, enough, take_turns
-from swinkit.cards import machine
 from swinkit.engines.timing import interleaved
 from swinkit.files import atomic_write
 from swinkit.models.variants import resolve
+from swinkit.runs.card import machine
 from swinkit.specs import ModelSpec, Preprocessing, Variant
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"

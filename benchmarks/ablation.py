@@ -20,12 +20,12 @@ from rich.console import Console
 
 from benchmarks.sequences import hold_out
 from benchmarks.ship import measured
-from swinkit.cards import machine
 from swinkit.files import atomic_write
-from swinkit.tasks import train
+from swinkit.runs.card import machine
+from swinkit.runs.train import train
+from swinkit.tasks.recipes import load_recipe
 from swinkit.training import runs
 from swinkit.training.checkpoint import read_progress
-from swinkit.training.recipe import load_recipe
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "shift.md"
 ABOUT = """The same short training from scratch with shifted windows and with windows that stay where they are

@@ -17,12 +17,12 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from swinkit.cards import machine
 from swinkit.data import ClassificationData, open_dataset
 from swinkit.data.pixels import pixels_of, scaled
-from swinkit.evaluation import evaluate
 from swinkit.prediction import load
-from swinkit.tasks import train
+from swinkit.runs.card import machine
+from swinkit.runs.train import train
+from swinkit.tasks.classify.metric import evaluate_classifier as evaluate
 
 
 def raw_pixels(data: ClassificationData) -> tuple[Tensor, Tensor]:

@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from swinkit.engines.dense import slide
 from swinkit.models.build import build_network
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.segmentation.losses import cross_entropy, dice
+from swinkit.tasks.segment.passes import slide
 from swinkit.weights import load_checkpoint, load_into
 
 LOGITS_BOUND, LOSS_BOUND = 1e-4, 1e-3
@@ -107,7 +107,7 @@ def compare(path: Path, config: dict) -> Row:
             differ(torch.stack(found).mean(0), "out/tta/prob")
     network.train()
     targets = tensors["input/train_target"].long()
-    logits, auxiliary = network(image("train"), auxiliary=True)
+    logits, auxiliary = network.with_auxiliary(image("train"))
     weight = config["model"].get("auxiliary_head", {}).get("loss_decode", {}).get("loss_weight", 0.4)
     ours = {"loss/decode.loss_ce": cross_entropy(logits, targets, "all"), "variant/dice_softmax": dice(logits, targets)}
     ours["variant/ce_mean_over_valid"] = cross_entropy(logits, targets, "valid")
@@ -153,7 +153,7 @@ def transformers_rows() -> Iterator[Row]:
             predictor = load(folder)
             expected = theirs(images, labels=targets)
             far = float((predictor.model(images) - expected.logits).abs().max())
-            logits, auxiliary = predictor.model(images, auxiliary=True)
+            logits, auxiliary = predictor.network.with_auxiliary(images)
             loss = cross_entropy(logits, targets) + 0.4 * cross_entropy(auxiliary, targets)
             yield Row("UPerNet", f"transformers w{window}, read", far, float((loss - expected.loss).abs() / expected.loss), 2)
             predictor.save_pretrained(f"{folder}/back")

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from swinkit.tasks.pictures import draw_confusion
 from torch import Tensor
 
-from swinkit.cards import RunFacts, run_card
-from swinkit.data.segmentation import open_segmentation
 from swinkit.embedded import EMBEDDED
-from swinkit.evaluation import evaluate_segmentation
-from swinkit.evaluation.pictures import draw_confusion
 from swinkit.files import atomic_write
 from swinkit.models.build import build_network
 from swinkit.models.systems import segmenter_macs
 from swinkit.models.variants import count_macs
 from swinkit.prediction import load
+from swinkit.runs.card import RunFacts, run_card
 from swinkit.specs import ModelSpec
-from swinkit.tasks.segment import Sheet
+from swinkit.tasks.segment.data import open_segmentation
+from swinkit.tasks.segment.metric import evaluate_segmentation
+from swinkit.tasks.segment.work import Sheet
 from swinkit.training import runs
 from swinkit.training.checkpoint import Progress, read_progress
 from swinkit.weights import load_checkpoint, save_native

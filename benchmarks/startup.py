@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from swinkit.cards import machine
+from swinkit.runs.card import machine
 
 CLI = [sys.executable, "-c", "import sys; from swinkit.cli import main; sys.exit(main())"]
 

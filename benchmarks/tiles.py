@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.startup import CLI, run
-from swinkit.cards import machine
 from swinkit.data.masks import paint
-from swinkit.data.segmentation import SegmentationData, open_segmentation
-from swinkit.engines.dense import OVERLAP, Passes, label_map, starts
-from swinkit.evaluation import evaluate_segmentation
 from swinkit.prediction import Predictor, load
+from swinkit.runs.card import machine
+from swinkit.tasks.segment.data import SegmentationData, open_segmentation
+from swinkit.tasks.segment.metric import evaluate_segmentation
+from swinkit.tasks.segment.passes import OVERLAP, Passes, label_map, starts
 
 BOUND = 3000  # MB
 SIZE = (4000, 6000)  # height and width of the large photo

@@ -26,7 +26,7 @@ from swinkit.cli import main
 # What the jobs import late, and slowly.
 LATE = (
     "accelerate", "matplotlib.pyplot", "onnxruntime", "onnxscript", "openvino", "torch._dynamo", "torch.export",
-    "torch.utils.tensorboard", "swinkit.export", "swinkit.prediction", "swinkit.tasks.exporting", "swinkit.engines.openvino",
+    "torch.utils.tensorboard", "swinkit.export", "swinkit.prediction", "swinkit.runs.export", "swinkit.engines.openvino",
 )  # fmt: skip
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "shutil.rmtree"}

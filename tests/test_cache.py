@@ -27,9 +27,10 @@ from swinkit.engines.exported import ExportedEngine, file_hash
 from swinkit.engines.manifest import Manifest, _canonical
 from swinkit.engines.steps import Building, heard_by
 from swinkit.errors import ExportError
-from swinkit.export import AutoEngine, OnDemandEngine, cache, export_network
+from swinkit.export import OnDemandEngine, cache, export_network
 from swinkit.export import write as writing
 from swinkit.models.classifier import SwinClassifier
+from swinkit.prediction.auto import AutoEngine
 from swinkit.specs import ModelSpec, Preprocessing
 from swinkit.weights import save_native
 

@@ -17,8 +17,8 @@ from PIL import Image
 from tests.hostile import one_sentence
 
 from swinkit.data.coco import Drawing, read_coco
-from swinkit.data.segmentation import open_segmentation
 from swinkit.errors import DatasetError, ImageError, SwinkitError
+from swinkit.tasks.segment.data import open_segmentation
 
 TRUTH: dict[str, Any] = {
     "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10}, {"id": 2, "file_name": "b.png"}],

@@ -24,9 +24,9 @@ from tests.hostile import everything_below, image_folder, one_sentence, photo, p
 from swinkit.data import open_dataset, split_dataset
 from swinkit.data.containers import ZipSource
 from swinkit.data.folders import ClassificationData, MissingPart
-from swinkit.data.matching import match_classes
 from swinkit.errors import DatasetError, SwinkitError
 from swinkit.labels import imagenet_names, imagenet_synsets
+from swinkit.tasks.classify.matching import match_classes
 
 NAMES = [f"{c}/{i}.png" for c in ("ants", "bees") for i in range(3)]
 

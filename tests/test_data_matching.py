@@ -10,9 +10,9 @@ from PIL import Image
 
 from swinkit.data import open_dataset
 from swinkit.data.folders import ClassificationData
-from swinkit.data.matching import match_classes
 from swinkit.errors import DatasetError
 from swinkit.labels import imagenet_names, imagenet_synsets
+from swinkit.tasks.classify.matching import match_classes
 
 
 def data(root: Path, classes: tuple[str, ...]) -> ClassificationData:

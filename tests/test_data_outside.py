@@ -26,13 +26,13 @@ from tests.test_data_traps import hub_folder
 
 from swinkit.data import check_data, containers, open_dataset
 from swinkit.data.check import summary
-from swinkit.data.check_masks import check_masks
 from swinkit.data.images import read_image, to_rgb
 from swinkit.data.masks import read_mask
-from swinkit.data.segmentation import open_segmentation
 from swinkit.errors import DatasetError, ImageError, InputError, SwinkitError
-from swinkit.evaluation.classification import read_groups, read_real
-from swinkit.evaluation.segmentation import evaluate_predictions
+from swinkit.tasks.classify.metric import read_groups, read_real
+from swinkit.tasks.segment.check import check_masks
+from swinkit.tasks.segment.data import open_segmentation
+from swinkit.tasks.segment.metric import evaluate_predictions
 
 Case = Callable[[Path], Any]
 
@@ -388,9 +388,7 @@ def _labels(root: Path, value: int) -> None:
 
 HUBS: dict[str, tuple[Case, str]] = {
     "a table that is an address": (
-        lambda root: change(
-            root / "train" / "state.json", _data_files=[{"filename": "a::https://example.org/x.arrow"}]
-        ),
+        lambda root: change(root / "train" / "state.json", _data_files=[{"filename": "a::https://example.org/x.arrow"}]),
         "does not exist",
     ),
     "parts that are numbers": (lambda root: change(root / "dataset_dict.json", splits=[1]), "names no parts"),

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from swinkit.data.mixing import mix_batch, smooth_targets
 from swinkit.data.transforms import OPERATIONS, Augmentation, augment, prepare, rand_augment, resized
 from swinkit.specs import Preprocessing
+from swinkit.tasks.classify.mixing import mix_batch, smooth_targets
 
 SHORTER = Preprocessing((224, 224), "shorter", 256)
 

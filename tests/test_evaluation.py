@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 from tests.two_processes import in_two_processes
 
-from swinkit.cards import SECTIONS, EnergyMeter, RunFacts, run_card, validate_card
 from swinkit.errors import DatasetError, InputError
-from swinkit.evaluation import ClassificationEvaluation, evaluate
-from swinkit.evaluation.classification import read_groups, read_real
+from swinkit.runs.card import SECTIONS, EnergyMeter, RunFacts, run_card, validate_card
 from swinkit.specs import Preprocessing
+from swinkit.tasks.classify.metric import ClassificationEvaluation, read_groups, read_real
+from swinkit.tasks.classify.metric import evaluate_classifier as evaluate
+from swinkit.tasks.segment.task import Segment
 
 
 class Made:
@@ -169,7 +170,8 @@ def test_no_picture_is_an_error() -> None:
 
 def test_two_processes_evaluate_seven_as_seven(tmp_path: Path) -> None:
     code = (
-        "from tests.test_evaluation import Bright, Made, PLAIN; from swinkit.evaluation import evaluate;"
+        "from tests.test_evaluation import Bright, Made, PLAIN;"
+        "from swinkit.tasks.classify.metric import evaluate_classifier as evaluate;"
         "report = evaluate(Bright(), Made(), PLAIN, batch=2)"
     )
     reports = in_two_processes(code, tmp_path)
@@ -190,6 +192,7 @@ def _facts() -> RunFacts:
         out_of_scope=["all else"],
         limits=["many"],
         licences={"code": "apache-2.0", "weights": None, "data": None},
+        pipeline="image-classification",
         unknown={"carbon_kg": "no country was given"},
     )
 
@@ -208,7 +211,7 @@ def test_a_short_run_has_a_duration() -> None:
 
 def test_the_head_of_a_card_names_its_task() -> None:
     facts = _facts()
-    facts.task, facts.licences["weights"] = "segment", "cc-by-nc-4.0"
+    facts.pipeline, facts.use, facts.licences["weights"] = Segment.pipeline, Segment.use, "cc-by-nc-4.0"
     text = run_card(facts)
     assert "pipeline_tag: image-segmentation" in text
     assert "license: cc-by-nc-4.0" in text

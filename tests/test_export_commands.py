@@ -28,8 +28,8 @@ from swinkit.models import create_model
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
 from swinkit.prediction.timing import installed
+from swinkit.runs import export as exporting
 from swinkit.specs import MaskRules, ModelSpec, Preprocessing, Variant
-from swinkit.tasks import exporting
 from swinkit.weights import save_native
 
 SHAPE = Variant(embed_dim=16, depths=(1, 1), num_heads=(1, 2), window_size=4, img_size=32, num_classes=3)
@@ -349,7 +349,7 @@ def test_eight_bits_of_the_embedded_classifier_are_kept(
     embedded: str, cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("nncf")
-    monkeypatch.setattr(exporting, "MOST_LOST", 0.03)  # of 160 pictures, 0.5 point is not one
+    monkeypatch.setattr(exporting, "MAX_ACCURACY_DROP", 0.03)  # of 160 pictures, 0.5 point is not one
     words = ["export", embedded, str(tmp_path / "int8"), "--to", "openvino", "--int8", "--data", str(cifar)]
     assert main(words) == 0
     assert "in eight bits" in capsys.readouterr().out
@@ -377,12 +377,12 @@ def test_eight_bits_are_kept_when_they_lose_little_and_refused_otherwise(
     pytest.importorskip("nncf")
     data = folder_of_noise(tmp_path / "data")
     words = ["export", str(one_block), str(tmp_path / "out" / "int8"), "--to", "openvino", "--int8", "--data", str(data)]
-    monkeypatch.setattr(exporting, "MOST_LOST", -2.0)
+    monkeypatch.setattr(exporting, "MAX_ACCURACY_DROP", -2.0)
     text = sentence(words, capsys, "eight bits")
     assert "nothing was written; most sensitive layers" in text
     assert "layers.0.blocks.0." in text
     assert everything_below(tmp_path / "out") == set()
-    monkeypatch.setattr(exporting, "MOST_LOST", 0.34)
+    monkeypatch.setattr(exporting, "MAX_ACCURACY_DROP", 0.34)
     assert main(words) == 0
     assert "in eight bits" in capsys.readouterr().out
     engine = ExportedEngine(tmp_path / "out" / "int8")
@@ -405,7 +405,7 @@ def test_a_segmenter_in_eight_bits_takes_the_sizes_of_its_data(
     segmenter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("nncf")
-    monkeypatch.setattr(exporting, "MOST_LOST", 1.0)
+    monkeypatch.setattr(exporting, "MAX_ACCURACY_DROP", 1.0)
     data = scenes(tmp_path / "data", [(60, 40), (60, 40), (40, 60)])
     manifest = exporting.export(segmenter, tmp_path / "e", "openvino", int8=True, data=data)
     assert manifest.sizes == [(32, 48), (48, 32)]

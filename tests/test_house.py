@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -23,20 +24,28 @@ SOURCE = ROOT / "src" / "swinkit"
 # Top to bottom; a room imports only rooms of lower lines, never one of its own line.
 LAYERS = [
     {"cli"},
+    {"runs"},
+    {"prediction"},
     {"tasks"},
-    {"training", "evaluation", "prediction", "cards"},
-    {"export"},
+    {"training", "export"},
     {"engines"},
     {"weights"},
     {"data"},
     {"models"},
-    {"specs", "bounds", "errors", "extras", "files", "labels", "embedded"},
+    {"specs", "bounds", "errors", "extras", "files", "labels", "embedded", "printing"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 # The package's face hands out names of every room on demand; only the command line and people import it.
 FACE = "__init__"
 # The ground floor is plain Python: these of it may lean on errors, and descriptions on their bounds.
-GROUND = {("extras", "errors"), ("files", "errors"), ("bounds", "errors"), ("specs", "errors"), ("specs", "bounds")}
+GROUND = {
+    ("extras", "errors"),
+    ("files", "errors"),
+    ("printing", "errors"),
+    ("bounds", "errors"),
+    ("specs", "errors"),
+    ("specs", "bounds"),
+}
 
 
 def room_of(path: Path, root: Path) -> str:
@@ -72,7 +81,75 @@ def violations(root: Path) -> list[str]:
             below = FLOOR.get(other, -1) > FLOOR[room] or (room, other) in GROUND
             if not (room == "cli" if other == FACE else below):
                 found.append(f"{path.relative_to(root)}: {room} imports {other}")
+    return found + entangled_tasks(root)
+
+
+def entangled_tasks(root: Path) -> list[str]:
+    """Return the tasks that import one another; each is a folder that can be taken away."""
+    found = []
+    tasks = sorted(path.name for path in (root / "tasks").glob("*/"))
+    for task in tasks:
+        for path in sorted((root / "tasks" / task).rglob("*.py")):
+            text = path.read_text(encoding="utf-8")
+            found += [
+                f"{path.relative_to(root)}: {task} imports {other}"
+                for other in tasks
+                if other != task and re.search(rf"swinkit\.tasks\.{other}\b", text)
+            ]
     return found
+
+
+def circles(root: Path) -> list[str]:
+    """Return modules that import one another at module level, directly or by others."""
+    names = {".".join(path.relative_to(root).with_suffix("").parts): path for path in root.rglob("*.py")}
+    imports: dict[str, set[str]] = {}
+    for name, path in names.items():
+        wanted = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("swinkit."):
+                module = node.module.removeprefix("swinkit.")
+                wanted |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        imports[name] = (wanted & names.keys()) - {name}
+    while leaves := {name for name, wanted in imports.items() if not wanted & imports.keys()}:
+        for name in leaves:
+            del imports[name]
+    return sorted(imports)
+
+
+def test_no_modules_import_one_another_in_a_circle(tmp_path: Path) -> None:
+    assert circles(SOURCE) == []
+    (tmp_path / "a.py").write_text("from swinkit.b import x")
+    (tmp_path / "b.py").write_text("from swinkit.a import y")
+    assert circles(tmp_path) == ["a", "b"]
+
+
+# Who may know which tasks there are: the tasks, the networks made for them, checkpoints' heads, a description's default.
+KNOWING = ("tasks/", "models/", "weights/heads", "specs.py")
+
+
+def asked_tasks(root: Path, names: Collection[str]) -> list[str]:
+    """Return where code outside of ``KNOWING`` names a task, or asks a result what it has."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root).as_posix()
+        if place.startswith(KNOWING):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and node.value in names:
+                found.append(f"{place}:{node.lineno}: names the task {node.value}")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "hasattr" and "result" in ast.unparse(node.args[0]):
+                found.append(f"{place}:{node.lineno}: asks what a result has")
+    return found
+
+
+def test_nothing_outside_asks_which_task_it_is(tmp_path: Path) -> None:
+    from swinkit.tasks.table import TASKS
+
+    assert asked_tasks(SOURCE, TASKS) == []
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli" / "a.py").write_text('if spec.task == "segment" or hasattr(result, "mask"): pass')
+    assert len(asked_tasks(tmp_path, TASKS)) == 2
 
 
 def test_rooms_import_only_rooms_below() -> None:
@@ -85,13 +162,16 @@ def test_rooms_import_only_rooms_below() -> None:
         ("models/a.py", "from swinkit.training.loop import train", "models imports training"),
         ("models/a.py", "from swinkit import weights", "models imports weights"),
         ("data/a.py", "import swinkit.weights.read", "data imports weights"),
-        ("training/a.py", "from swinkit.evaluation import evaluate", "training imports evaluation"),
+        ("training/a.py", "from swinkit.export import export_network", "training imports export"),
+        ("tasks/one/a.py", "from swinkit.runs.card import run_card", "tasks imports runs"),
+        ("tasks/one/a.py", "from swinkit.tasks.two.data import read", "one imports two"),
         ("prediction/a.py", "def f():\n    from swinkit.cli import main", "prediction imports cli"),
         ("specs.py", "import swinkit", "specs imports __init__"),
         ("attic/a.py", "", "is in no layer"),
     ],
 )
 def test_the_layer_test_can_fail(tmp_path: Path, file: str, line: str, complaint: str) -> None:
+    (tmp_path / "tasks" / "two").mkdir(parents=True)
     good = {
         "models/b.py": "from swinkit.specs import Variant",
         "cli/b.py": "import swinkit",
@@ -99,7 +179,7 @@ def test_the_layer_test_can_fail(tmp_path: Path, file: str, line: str, complaint
     }
     for name, text in {**good, file: line}.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text)
     (found,) = violations(tmp_path)
     assert found.startswith(file)
@@ -127,11 +207,13 @@ def test_public_names() -> None:
     assert sorted(swinkit.__all__) == [
         "ClassificationResult",
         "Predictor",
+        "SegmentationResult",
         "SwinkitError",
         "__version__",
         "create_backbone",
         "create_model",
         "evaluate",
+        "export",
         "list_models",
         "load",
         "train",
@@ -141,7 +223,7 @@ def test_public_names() -> None:
 
 @pytest.mark.parametrize("name", swinkit.__all__)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
-    if name == "train":
+    if name in ("train", "evaluate", "export", "load", "Predictor"):
         pytest.importorskip("pydantic")
     value = getattr(swinkit, name)
     assert isinstance(value, str) or value.__doc__

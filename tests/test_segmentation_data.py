@@ -16,9 +16,9 @@ from PIL import Image
 
 from swinkit.data.folders import MissingPart
 from swinkit.data.masks import MaskReader, encode_mask, paint, palette_of, read_mask
-from swinkit.data.segmentation import SegmentationData, open_segmentation
 from swinkit.errors import DatasetError, ImageError, InputError
 from swinkit.specs import MaskRules
+from swinkit.tasks.segment.data import SegmentationData, open_segmentation
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
@@ -301,7 +301,7 @@ def test_check_data_finds_them_all_at_once(tmp_path: Path) -> None:
 
 
 def test_check_data_reads_cityscapes_and_coco_as_label_maps(tmp_path: Path) -> None:
-    from swinkit.data.check_masks import check_masks, has_masks
+    from swinkit.tasks.segment.check import check_masks, has_masks
 
     cities = tmp_path / "cities"
     for number, height in enumerate((8, 8, 7)):

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from tests.two_processes import in_two_processes
 
 from swinkit.data.pixels import scaled
-from swinkit.data.scenes import Scene, augment_scene, change_colours
-from swinkit.data.segmentation import SegmentationData
 from swinkit.data.transforms import fit_box
 from swinkit.errors import DatasetError, ImageError
-from swinkit.evaluation import SegmentationEvaluation, evaluate_predictions, evaluate_segmentation
 from swinkit.specs import MaskRules, Preprocessing
+from swinkit.tasks.segment.data import SegmentationData
+from swinkit.tasks.segment.metric import SegmentationEvaluation, evaluate_predictions, evaluate_segmentation
+from swinkit.tasks.segment.scenes import Scene, augment_scene, change_colours
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "seg"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="needs ../shared/fixtures/seg, which is not in the repository")
@@ -83,7 +83,7 @@ def test_what_would_vanish_is_refused() -> None:
 
 
 def _data(root: Path, count: int = 3) -> SegmentationData:
-    from swinkit.data.segmentation import open_segmentation
+    from swinkit.tasks.segment.data import open_segmentation
 
     rng = np.random.default_rng(0)
     for number in range(count):
@@ -192,7 +192,8 @@ def test_two_processes_count_every_pixel_once(tmp_path: Path) -> None:
     data = _data(tmp_path, count=5)
     code = (
         "import sys; from pathlib import Path; from tests.test_segmentation_evaluation import Says;"
-        "from swinkit.data.segmentation import open_segmentation; from swinkit.evaluation import evaluate_segmentation;"
+        "from swinkit.tasks.segment.data import open_segmentation;"
+        "from swinkit.tasks.segment.metric import evaluate_segmentation;"
         "from swinkit.specs import Preprocessing; data = open_segmentation(Path(sys.argv[1]), classes=['a', 'b', 'c']);"
         "report = evaluate_segmentation(Says(), data, Preprocessing((6, 6), 'squash'))"
     )

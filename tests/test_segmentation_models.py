@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import swinkit
-from swinkit.engines.dense import Passes, bands, class_map, passes_of, slide
 from swinkit.errors import UnknownName
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.segmentation.losses import cross_entropy, dice
@@ -24,6 +23,7 @@ from swinkit.models.segmentation.upernet import _enlarged_conv
 from swinkit.models.systems import SYSTEMS, segmenter_macs, segmenter_parameters, system_variant
 from swinkit.models.variants import resolve
 from swinkit.specs import Preprocessing
+from swinkit.tasks.segment.passes import Passes, bands, class_map, passes_of, slide
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "seg"
 KINDS = ("upernet", "fpn", "unet")
@@ -51,7 +51,7 @@ def test_gradients_and_running_statistics_are_the_references() -> None:
     network, tensors = load_fixture(FIXTURES / "upernet_aux.safetensors")
     network.train()
     targets = tensors["input/train_target"].long()
-    logits, auxiliary = network((tensors["input/train"].float() - 128) / 64, auxiliary=True)
+    logits, auxiliary = network.with_auxiliary((tensors["input/train"].float() - 128) / 64)
     assert auxiliary is not None
     (cross_entropy(logits, targets, "all") + 0.4 * cross_entropy(auxiliary, targets, "all")).backward()
     for ours, theirs in (
@@ -96,7 +96,7 @@ def test_logits_have_the_images_size(kind: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_one_trains(kind: str) -> None:
     model = _tiny(kind, auxiliary_channels=8).train()
-    logits, auxiliary = model(torch.randn(1, 3, 64, 96), auxiliary=True)
+    logits, auxiliary = model.with_auxiliary(torch.randn(1, 3, 64, 96))
     assert auxiliary is not None
     targets = torch.randint(0, 5, (1, 64, 96))
     (cross_entropy(logits, targets) + 0.4 * cross_entropy(auxiliary, targets)).backward()

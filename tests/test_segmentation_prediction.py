@@ -15,12 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import swinkit
 from swinkit.cli import main
-from swinkit.engines.dense import tiled_map
 from swinkit.errors import InputError
 from swinkit.models.segmentation import Segmenter
 from swinkit.prediction import Predictor
-from swinkit.prediction.results import SegmentationResult
 from swinkit.specs import MaskRules, ModelSpec, Preprocessing
+from swinkit.tasks.segment.passes import tiled_map
+from swinkit.tasks.segment.result import SegmentationResult
 from swinkit.weights import save_native
 
 LABELS = ("ground", "sky", "car")
@@ -134,10 +134,10 @@ def test_a_network_that_looks_at_its_pixel_only_is_not_changed_by_tiles(size: tu
 def test_classifiers_refuse_what_is_for_label_maps(photo: Path, tmp_path: Path) -> None:
     model = swinkit.create_model("swin_nano", num_classes=3)
     spec = ModelSpec(model.variant, Preprocessing((32, 32)), labels=LABELS)  # type: ignore[union-attr]
-    with pytest.raises(InputError, match="tiles are for label maps"):
+    with pytest.raises(InputError, match="tile is an option of the task segment, and this is a classifier"):
         Predictor(model, spec).predict(photo, tile=64)
     save_native(tmp_path / "c.safetensors", model.state_dict(), spec)
-    assert main(["predict", str(photo), "--model", str(tmp_path / "c.safetensors"), "--out", str(tmp_path / "o")]) == 1
+    assert main(["predict", str(photo), "--model", str(tmp_path / "c.safetensors"), "--tile", "64"]) == 1
     assert main(["evaluate", str(tmp_path / "c.safetensors"), "--data", str(tmp_path), "--flip"]) == 1
 
 

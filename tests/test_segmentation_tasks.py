@@ -12,9 +12,9 @@ from PIL import Image
 
 import swinkit
 from swinkit import weights
-from swinkit.data.segmentation import open_segmentation
-from swinkit.tasks.segment import median_frequency
-from swinkit.training.recipe import parse_recipe
+from swinkit.tasks.recipes import parse_recipe
+from swinkit.tasks.segment.data import open_segmentation
+from swinkit.tasks.segment.work import median_frequency
 from swinkit.training.schedule import decays, rate_at
 
 FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "seg"

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 import swinkit
-from swinkit.cards import validate_card
 from swinkit.errors import DatasetError, RecipeError, RunError
 from swinkit.models.classifier import SwinClassifier
+from swinkit.runs.card import validate_card
+from swinkit.runs.train import train
 from swinkit.specs import ModelSpec, Preprocessing, Variant
-from swinkit.tasks import train
 from swinkit.weights import save_native
 
 VARIANT = Variant(
@@ -213,8 +213,8 @@ def test_a_folder_s_name_is_no_markup(tmp_path: Path, start: str, capsys: pytest
 
 def test_class_weights_and_layer_decay_change_what_is_learnt(tmp_path: Path, start: str) -> None:
     from swinkit.data import open_dataset
-    from swinkit.tasks.works import ClassifyWork
-    from swinkit.training.recipe import load_recipe
+    from swinkit.tasks.classify.work import ClassifyWork
+    from swinkit.tasks.recipes import load_recipe
 
     data = _folder(tmp_path / "data")
     for number in range(9):
@@ -248,7 +248,7 @@ def test_the_weights_carry_the_run_s_name_and_the_card_what_it_began_from(tmp_pa
 
 
 def test_the_confusion_matrix_is_that_of_the_weights_that_are_kept(tmp_path: Path, start: str, monkeypatch) -> None:
-    from swinkit.tasks import works
+    from swinkit.tasks.classify import work as works
 
     scores, drawn = iter([0.4, 0.9, 0.2]), []
 
@@ -256,7 +256,7 @@ def test_the_confusion_matrix_is_that_of_the_weights_that_are_kept(tmp_path: Pat
         score = next(scores)
         return {"top1": score, "loss": 1.0, "confusion": [[score, 0], [0, score]]}
 
-    monkeypatch.setattr(works, "evaluate", measured)
+    monkeypatch.setattr(works, "evaluate_classifier", measured)
     monkeypatch.setattr(works, "draw_confusion", lambda matrix, *_: drawn.append(matrix[0][0]))
     folder = train("finetune", _folder(tmp_path / "data"), model=start, out=tmp_path / "run", overrides=[*QUICK, "epochs=3"])
     assert drawn[-1] == 0.9
@@ -265,8 +265,8 @@ def test_the_confusion_matrix_is_that_of_the_weights_that_are_kept(tmp_path: Pat
 
 
 def test_validation_runs_in_full_precision_on_a_cpu_for_every_task() -> None:
-    from swinkit.tasks.works import precision_of
-    from swinkit.training.recipe import load_recipe
+    from swinkit.tasks.classify.work import precision_of
+    from swinkit.tasks.recipes import load_recipe
 
     for name in ("finetune", "finetune_segment"):
         assert load_recipe(name).precision == "bf16"
@@ -292,8 +292,8 @@ def test_the_validation_loss_is_the_mean_cross_entropy(tmp_path: Path, start: st
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_captions_name_labels_and_shares_whatever_the_smoothing(smoothing: float) -> None:
-    from swinkit.data.mixing import smooth_targets
-    from swinkit.tasks.works import _caption, unsmoothed
+    from swinkit.tasks.classify.mixing import smooth_targets
+    from swinkit.tasks.classify.work import _caption, unsmoothed
 
     labels = ("rose", "tulip", "daisy")
     rows = smooth_targets(torch.tensor([0, 1]), 3, smoothing)

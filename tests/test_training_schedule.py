@@ -7,7 +7,7 @@ import math
 import pytest
 
 from swinkit.models import create_model
-from swinkit.training.recipe import load_recipe
+from swinkit.tasks.recipes import load_recipe
 from swinkit.training.schedule import decays, layer_id, parameter_groups, rate_at
 
 

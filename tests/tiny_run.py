@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch.nn import functional as F
 
-from swinkit.data.mixing import smooth_targets
 from swinkit.files import atomic_path
 from swinkit.models.classifier import SwinClassifier
 from swinkit.specs import Variant
+from swinkit.tasks.classify.mixing import smooth_targets
+from swinkit.tasks.recipes import parse_recipe
+from swinkit.training.log import Metric
 from swinkit.training.loop import train
-from swinkit.training.recipe import Recipe, parse_recipe
+from swinkit.training.recipe import Recipe
 
 VARIANT = Variant(
     embed_dim=16,
@@ -33,7 +34,7 @@ VARIANT = Variant(
 
 
 class TinyWork:
-    main_metric = "top1"
+    metric = Metric("top1", "top-1")
 
     def __init__(self, count: int = 48, poison: int | None = None) -> None:
         rng = np.random.default_rng(7)
@@ -55,9 +56,6 @@ class TinyWork:
     def collate(self, samples: list[Any], rng: np.random.Generator) -> dict[str, Any]:
         labels = torch.tensor([label for _, label in samples])
         return {"images": torch.stack([image for image, _ in samples]), "targets": smooth_targets(labels, 3, 0.1)}
-
-    def losses(self, model: torch.nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        return {"loss": F.cross_entropy(model(batch["images"]).float(), batch["targets"])}
 
     def evaluate(self, model: torch.nn.Module, device: torch.device, progress: Any = None) -> dict[str, Any]:
         model.eval()

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swinkit.errors import SwinkitError
-    from swinkit.evaluation import evaluate
     from swinkit.models import list_models
-    from swinkit.prediction import ClassificationResult, Predictor, load
-    from swinkit.tasks import train
+    from swinkit.prediction import ClassificationResult, Predictor, SegmentationResult, load
+    from swinkit.runs.evaluate import evaluate
+    from swinkit.runs.export import export
+    from swinkit.runs.train import train
     from swinkit.weights.pretrained import create_backbone, create_model
 
 __version__ = "0.1.0"
@@ -27,11 +28,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ClassificationResult",
     "Predictor",
+    "SegmentationResult",
     "SwinkitError",
     "__version__",
     "create_backbone",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load",
     "train",
@@ -40,13 +43,15 @@ __all__ = [
 _HOMES = {
     "ClassificationResult": "swinkit.prediction",
     "Predictor": "swinkit.prediction",
+    "SegmentationResult": "swinkit.prediction",
     "SwinkitError": "swinkit.errors",
     "create_backbone": "swinkit.weights.pretrained",
     "create_model": "swinkit.weights.pretrained",
-    "evaluate": "swinkit.evaluation",
+    "evaluate": "swinkit.runs.evaluate",
+    "export": "swinkit.runs.export",
     "list_models": "swinkit.models",
     "load": "swinkit.prediction",
-    "train": "swinkit.tasks",
+    "train": "swinkit.runs.train",
 }
 
 

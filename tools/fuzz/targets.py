@@ -15,19 +15,20 @@ import torch
 import swinkit
 from swinkit.data import open_dataset
 from swinkit.data.check import check_data
-from swinkit.data.check_masks import check_masks, has_masks
 from swinkit.data.folders import MissingPart
 from swinkit.data.images import count_frames, read_image
 from swinkit.data.masks import MaskReader, read_mask
-from swinkit.data.segmentation import open_segmentation
 from swinkit.engines import exported
 from swinkit.errors import SwinkitError
-from swinkit.evaluation.classification import read_groups, read_real
-from swinkit.evaluation.segmentation import evaluate_predictions
 from swinkit.models.classifier import SwinClassifier
 from swinkit.specs import MaskRules, Variant
+from swinkit.tasks.classify.metric import read_groups, read_real
+from swinkit.tasks.recipes import load_recipe
+from swinkit.tasks.segment.check import check_masks, has_masks
+from swinkit.tasks.segment.data import open_segmentation
+from swinkit.tasks.segment.metric import evaluate_predictions
 from swinkit.training.checkpoint import load_state, read_state
-from swinkit.training.recipe import load_recipe, recipe_yaml
+from swinkit.training.recipe import recipe_yaml
 from tools.fuzz.guard import Finding
 
 PHOTO = np.full((20, 24, 3), 127, np.uint8)

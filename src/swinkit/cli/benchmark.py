@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from swinkit.cli.common import STDOUT, Trust, builds_shown, say, table, write_json
+from swinkit.cli.common import STDOUT, Trust, builds_shown, say, write_json
+from swinkit.printing import table
 
 
 def benchmark(

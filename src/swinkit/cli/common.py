@@ -173,18 +173,6 @@ def keep_memory_of(predictor: Predictor) -> None:
         keep_memory()
 
 
-def table(rows: list[list[str]]) -> list[str]:
-    """Return rows as lines of aligned columns, the first to the left, the others to the right."""
-    rows = [[shown(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
 @contextlib.contextmanager
 def progress_bar(noun: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function (done, total) that moves a bar with a rate on stderr; silent when that is no terminal."""

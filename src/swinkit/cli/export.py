@@ -39,7 +39,7 @@ def export(
 
     Preparation and class names travel inside; 'swinkit predict --model DEST' runs it.
     """
-    from swinkit.tasks.exporting import export as run
+    from swinkit.runs.export import export as run
 
     if data is not None and not int8:
         raise InputError("--data is for --int8; an exact export needs none")

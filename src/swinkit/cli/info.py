@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from swinkit.engines.exported import Manifest
     from swinkit.specs import ModelSpec
+    from swinkit.tasks.base import Cost
 
 
 def info(
@@ -26,13 +27,14 @@ def info(
     """
     from swinkit import weights
     from swinkit.engines.exported import Manifest, is_export
+    from swinkit.tasks.table import task_of
 
     if is_export(Path(source)):
         _show(_of_export(source, Manifest.read(Path(source))))
         return
 
     checkpoint = weights.load_checkpoint(source)
-    spec = checkpoint.spec
+    spec, task = checkpoint.spec, task_of(checkpoint.spec)
     count = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     size = _size_on_disk(checkpoint.source)
     rows = {
@@ -41,8 +43,8 @@ def info(
         "name": spec.name or "unknown",
         "network": _network(spec),
         "parameters": f"{count:,} in {len(checkpoint.tensors)} tensors",
-        **_decoder(spec),
-        "GFLOPs": _gflops(spec),
+        **task.facts(spec),
+        "GFLOPs": _gflops(task.cost(spec)),
         "classes": _classes(spec),
         "preprocessing": spec.preprocessing.describe(),
         "fingerprint": f"sha256 {_fingerprint(checkpoint.tensors)}",
@@ -62,6 +64,7 @@ def _show(rows: dict[str, str]) -> None:
 
 def _of_export(source: str, manifest: Manifest) -> dict[str, str]:
     from swinkit.engines.exported import KINDS
+    from swinkit.tasks.table import task_of
 
     spec, answers = manifest.spec, "answers" if manifest.maps == 1 else f"{manifest.maps} maps"
     sizes = zip(manifest.sizes, manifest.errors, strict=True)
@@ -70,7 +73,7 @@ def _of_export(source: str, manifest: Manifest) -> dict[str, str]:
         "export": f"{manifest.to} ({manifest.precision}), run by the engine {KINDS[manifest.to][2]}",
         "name": spec.name or "unknown",
         "network": _network(spec),
-        **_decoder(spec),
+        **(task_of(spec).facts(spec) if spec.variant.num_classes else {}),
         "classes": _classes(spec),
         "preprocessing": spec.preprocessing.describe(),
         "sizes": ", ".join(f"{height}x{width} ({answers} within {error:.2g})" for (height, width), error in sizes),
@@ -87,27 +90,10 @@ def _network(spec: ModelSpec) -> str:
     )
 
 
-def _decoder(spec: ModelSpec) -> dict[str, str]:
-    decoder = spec.decoder
-    if decoder is None:
-        return {}
-    auxiliary = f", auxiliary head {decoder.auxiliary_channels}" if decoder.auxiliary_channels else ""
-    return {"decoder": f"{decoder.kind}, {decoder.channels} channels{auxiliary}"}
-
-
-def _gflops(spec: ModelSpec) -> str:
-    """Return the cost of an image; a segmenter's at the size photos are fitted into, without its auxiliary head."""
-    from swinkit.models.systems import segmenter_macs
-    from swinkit.models.variants import count_macs
-
-    variant, preprocessing = spec.variant, spec.preprocessing
-    if spec.backbone:
-        return f"unknown, because {spec.backbone} is not counted here"
-    if spec.decoder is None:
-        return f"{count_macs(variant) / 1e9:.2f} (multiply-adds, one image of {variant.img_size} px)"
-    size = preprocessing.size if preprocessing.resize != "native" else (variant.img_size, variant.img_size)
-    macs = sum(segmenter_macs(variant, spec.decoder, size, reordered=True).values())
-    return f"{macs / 1e9:.2f} (multiply-adds, one image of {size[0]} x {size[1]} px)"
+def _gflops(cost: Cost) -> str:
+    if cost.macs is None:
+        return f"unknown, because {cost.of}"
+    return f"{cost.macs / 1e9:.2f} (multiply-adds, {cost.of})"
 
 
 def _fingerprint(tensors: dict[str, Tensor]) -> str:

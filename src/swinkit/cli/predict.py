@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swinkit.cli.common import STDOUT, Device, EngineName, Trust, builds_shown, keep_memory_of, progress_bar, say, writing
+from swinkit.cli.options import with_task_options
 from swinkit.cli.rows import row_files
 from swinkit.cli.stopping import Stopped, stoppable
 from swinkit.errors import InputError, SwinkitError
 from swinkit.files import sweep
+from swinkit.tasks.commands import PREDICT
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from swinkit.prediction import Predictor, SegmentationResult
+    from swinkit.prediction import Predictor
 
-MOST_BARS = 10  # more images than this get a line each
+MOST_LONG = 10  # more images than this get a line each
 
 
+@with_task_options(PREDICT)
 def predict(
     paths: Annotated[list[str], typer.Argument(help="Photos, folders or globs.", metavar="PATHS...")],
     model: Annotated[
@@ -32,19 +35,16 @@ def predict(
             metavar="SOURCE",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each photo.")] = 5,
     json_file: Annotated[str | None, typer.Option("--json", help="Write results; - is stdout.", metavar="FILE")] = None,
     csv_file: Annotated[str | None, typer.Option("--csv", help="Write results; - is stdout.", metavar="FILE")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Photos that go through the network together.")] = 16,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.auto,
     engine: Annotated[EngineName | None, typer.Option(help="What computes; without it torch, of an export its own.")] = None,
     trust: Trust = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Segmenters: folder for masks (PNG) and overlays (JPEG).", metavar="DIR")
-    ] = None,
-    tile: Annotated[int, typer.Option(min=0, help="Segmenters: cut photos into tiles of so many pixels.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for drawings (JPEG) and label maps (PNG).", metavar="DIR")] = None,
+    *,
+    given: dict[str, Any],
 ) -> None:
-    """Classify photos, or segment them with a segmenter.
+    """Answer photos: classify them, or segment them with a segmenter.
 
     Those that cannot be read are named, counted and passed over; the exit code is 1 when none was left. Ctrl-C and SIGTERM
     keep what is finished, in every file.
@@ -58,7 +58,7 @@ def predict(
     if not found.images:
         raise InputError(f"{', '.join(paths)}: no images found{_passed_over(found.skipped)}; give photos or a folder")
     to_stderr = STDOUT in (json_file, csv_file)
-    bars = len(found.images) <= MOST_BARS
+    few = len(found.images) <= MOST_LONG
     tally = _Tally(len(found.images), _called(model or DEFAULT))
     stopped: Stopped | None = None
     try:
@@ -70,15 +70,13 @@ def predict(
         ):
             predictor = load(model or DEFAULT, device.value, engine and engine.value, trust)
             keep_memory_of(predictor)
-            if out is not None and predictor.spec.task != "segment":
-                raise InputError(f"--out is for label maps; {model or DEFAULT} is a classifier: use --json or --csv")
             if out is not None:
                 sweep(out)  # what a killed command left
             tally.begin(predictor, built)
-            for result in predictor.stream(found.images, batch=batch, top=top, tile=tile):
+            for result in predictor.stream(found.images, **given):
                 with stopping.held():
                     if out is not None and result.error is None:
-                        _write_label_map(result, out)
+                        _write_pictures(result, out)
                     write(result)
                     tally.add(result)
                 stopping.heed()
@@ -86,7 +84,7 @@ def predict(
                 if result.error is not None:
                     say(result.error, error=True)
                 else:
-                    say(result.bars().split("\n") if bars else _line(result), error=to_stderr)
+                    say(result.text() if few else result.line(), error=to_stderr)
     except Stopped as signalled:
         stopped = signalled
     except SwinkitError:
@@ -137,8 +135,7 @@ class _Tally:
         assert self._predictor is not None
         building = sum(self._built)
         seconds = time.perf_counter() - self._start - (building - self._built_before)
-        verb = "segmented" if self._predictor.spec.task == "segment" else "classified"
-        text = f"{verb} {self.done - self.failed:,} of {self.total:,} images in {seconds:.1f} s "
+        text = f"{self._predictor.task.verb} {self.done - self.failed:,} of {self.total:,} images in {seconds:.1f} s "
         text += f"({self.done / seconds:.1f} images/s) with {self.model} on {self._predictor.device} by {self._predictor.engine}"
         if building:
             text += f", after {building:.0f} s of building"
@@ -157,23 +154,17 @@ def _passed_over(skipped: Counter[str]) -> str:
     return f"; passed over {skipped.total():,} other files: {kinds}" if kinds else ""
 
 
-def _write_label_map(result: SegmentationResult, folder: Path) -> None:
-    """Write the mask and the overlay of one photo; names of photos that share one get a number."""
+def _write_pictures(result: Any, folder: Path) -> None:
+    """Write the answer's own file and its drawing; names of photos that share one get a number."""
     from swinkit.files import atomic_path
 
     own = "picture" if result.picture is not None else Path(result.source).stem  # data: URLs have no name
     stem, number = own, 2
-    while (folder / f"{stem}.png").exists():
+    while (folder / f"{stem}{result.suffix}").exists():
         stem, number = f"{own}_{number}", number + 1
-    overlay = result.overlay()
-    with writing(str(folder / f"{stem}.png")):
-        result.save(folder / f"{stem}.png")
-    with writing(str(folder / f"{stem}_overlay.jpg")), atomic_path(folder / f"{stem}_overlay.jpg") as temporary:
-        overlay.save(temporary, format="JPEG", quality=90)
-
-
-def _line(result: Any) -> str:
-    if hasattr(result, "mask"):
-        shares = ", ".join(f"{area.label} {100 * area.share:.0f} %" for area in result.areas[:4])
-        return f"{result.source}  {shares}"
-    return f"{result.source}  {result.top.label}  {100 * result.top.probability:.1f} %"
+    if result.suffix != ".jpg":  # else the answer's file is the drawing
+        drawing = result.draw()
+        with writing(str(folder / f"{stem}_overlay.jpg")), atomic_path(folder / f"{stem}_overlay.jpg") as temporary:
+            drawing.save(temporary, format="JPEG", quality=90)
+    with writing(str(folder / f"{stem}{result.suffix}")):
+        result.save(folder / f"{stem}{result.suffix}")

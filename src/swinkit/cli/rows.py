@@ -107,10 +107,7 @@ class _JsonList(_Rows):
 
 
 class _CsvTable(_Rows):
-    """A row for each image and rank; an image that could not be read has one row with its error.
-
-    Of a label map a row for each class in it, ``probability`` giving way to ``pixels`` and ``share``.
-    """
+    """The rows of each result, with source and error; an image that could not be read has one row with its error."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -118,19 +115,15 @@ class _CsvTable(_Rows):
         self._headed = False
 
     def _write(self, result: Any) -> None:
-        areas = hasattr(result, "mask")
-        values = ("pixels", "share") if areas else ("probability",)
         rows: list[Sequence[Any]] = []
         if not self._headed:
-            rows.append(["source", "rank", "label", "index", *values, "error"])
+            rows.append(["source", *result.columns, "error"])
             self._headed = True
         source = table_cell(result.source)
         if result.error is not None:
-            rows.append([source, "", "", "", *([""] * len(values)), table_cell(result.error)])
-        elif areas:
-            for rank, area in enumerate(result.areas, start=1):
-                rows.append([source, rank, table_cell(area.label), area.index, area.pixels, f"{area.share:.6f}", ""])
+            rows.append([source, *([""] * len(result.columns)), table_cell(result.error)])
         else:
-            for rank, best in enumerate(result.predictions, start=1):
-                rows.append([source, rank, table_cell(best.label), best.index, f"{best.probability:.6f}", ""])
+            rows += [
+                [source, *(table_cell(cell) if isinstance(cell, str) else cell for cell in cells), ""] for cells in result.rows()
+            ]
         self._table.writerows(rows)

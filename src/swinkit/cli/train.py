@@ -27,6 +27,6 @@ def train(
 
     The run's folder keeps the resolved recipe, results, curves, weights and a model card.
     """
-    from swinkit.tasks import train as run
+    from swinkit.runs.train import train as run
 
     say(f"the run is in {run(recipe, data=data, model=model, out=out, overrides=changes or [], resume=resume)}")

@@ -141,6 +141,8 @@ class ZipSource:
         names = []
         for member in self._zip().infolist():
             name = member.filename
+            if not name:
+                raise DatasetError(f"{self.root}: holds a member without a name; pack it again")
             if name.startswith(("/", "\\")) or "\\" in name or ".." in PurePosixPath(name).parts or ":" in name[:3]:
                 raise DatasetError(f"{self.root}: member {name!r} leads out of the archive; pack it again without such names")
             if member.is_dir():

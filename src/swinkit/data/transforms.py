@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from swinkit.data.geometry import Geometry
 from swinkit.data.pixels import pixels_of, scaled
 from swinkit.specs import Preprocessing
 
@@ -29,6 +30,14 @@ def centred(pixels: Tensor, height: int, width: int) -> Tensor:
     return pixels[..., top : top + height, left : left + width]
 
 
+def corner(pixels: Tensor, height: int, width: int) -> tuple[int, int]:
+    """Return the (top, left) pixel of (C, H, W) that ``centred`` begins at; negative where it pads."""
+    down, across = height - pixels.shape[-2], width - pixels.shape[-1]
+    top = -(down // 2) if down > 0 else round(-down / 2)
+    left = -(across // 2) if across > 0 else round(-across / 2)
+    return top, left
+
+
 def fit_box(height: int, width: int, box: tuple[int, int], ratio: float = 1.0) -> tuple[int, int]:
     """Return the (height, width) a photo gets: as large as fits into ``ratio`` times the box (shorter, longer side).
 
@@ -40,32 +49,41 @@ def fit_box(height: int, width: int, box: tuple[int, int], ratio: float = 1.0) -
 
 
 def resized(image: Image.Image, preprocessing: Preprocessing, ratio: float = 1.0) -> Tensor:
-    """Return the photo scaled and cropped, before normalisation: (C, h, w) uint8.
+    """Return the photo scaled and cropped, before normalisation: (C, h, w) uint8. As ``placed``, without the way back."""
+    return placed(image, preprocessing, ratio)[0]
+
+
+def placed(image: Image.Image, preprocessing: Preprocessing, ratio: float = 1.0) -> tuple[Tensor, Geometry]:
+    """Return the photo scaled and cropped, before normalisation, (C, h, w) uint8, and where that lies in the photo.
 
     ``ratio`` scales the target of "box", "native" and "squash" (several scales of one photo, for label maps).
     """
     pixels = pixels_of(image)
+    height, width = photo = (pixels.shape[-2], pixels.shape[-1])
     mode = preprocessing.interpolation
-    if preprocessing.resize in ("box", "native"):
-        height, width = pixels.shape[-2:]
+    if preprocessing.resize != "shorter":
+        base = photo if preprocessing.resize == "native" else preprocessing.size
         if preprocessing.resize == "box":
             size = fit_box(height, width, preprocessing.size, ratio)
         else:
-            size = (max(1, int(height * ratio + 0.5)), max(1, int(width * ratio + 0.5)))
-        return pixels if size == (height, width) else scaled(pixels, size, mode, preprocessing.antialias)
-    if preprocessing.resize == "squash":
-        size = (max(1, int(preprocessing.size[0] * ratio + 0.5)), max(1, int(preprocessing.size[1] * ratio + 0.5)))
-        return scaled(pixels, size, mode, preprocessing.antialias)
-    height, width = pixels.shape[-2:]
+            size = (max(1, int(base[0] * ratio + 0.5)), max(1, int(base[1] * ratio + 0.5)))
+        if preprocessing.resize == "squash" or size != photo:
+            pixels = scaled(pixels, size, mode, preprocessing.antialias)
+        return pixels, Geometry(photo, size, (size[0] / height, size[1] / width))
     # The longer side follows by truncation, as in torchvision and in transformers' processors.
     scale = preprocessing.resize_to / min(height, width)
     target = [preprocessing.resize_to, int(width * scale)] if height <= width else [int(height * scale), preprocessing.resize_to]
+    cut = (0, 0)
     if max(target) > 16384:  # a strip of thousands to one: cut the ends that the centre crop would drop anyway
         longest = int(16384 / scale)
+        cut = corner(pixels, min(height, longest), min(width, longest))
         pixels = centred(pixels, min(height, longest), min(width, longest))
         target = [min(side, 16384) for side in target]
+    down, across = target[0] / pixels.shape[-2], target[1] / pixels.shape[-1]
     pixels = scaled(pixels, target, mode)
-    return centred(pixels, *preprocessing.size)
+    top, left = corner(pixels, *preprocessing.size)
+    geometry = Geometry(photo, preprocessing.size, (down, across), (top + cut[0] * down, left + cut[1] * across))
+    return centred(pixels, *preprocessing.size), geometry
 
 
 def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:

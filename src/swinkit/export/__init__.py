@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from swinkit.export.auto import AutoEngine
 from swinkit.export.cache import OnDemandEngine
 from swinkit.export.write import CompiledEngine, export_network
 
-__all__ = ["AutoEngine", "CompiledEngine", "OnDemandEngine", "export_network"]
+__all__ = ["CompiledEngine", "OnDemandEngine", "export_network"]

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from swinkit.models.swin import Swin
 from swinkit.specs import Variant
+
+
+class ClassificationLoss(nn.Module):
+    """Cross entropy with soft targets, or one binary cross entropy a class where classes do not exclude one another.
+
+    Args:
+        several: a picture may have several classes.
+        class_weights: (K,) factor of each class; of ``several`` of its positive pictures. None weighs all alike.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, several: bool = False, class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        self.several = several
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return ``cross_entropy``, a scalar, for logits (B, K) and shares of the classes (B, K) or class indices (B,)."""
+        logits, scale = logits.float(), self.class_weights
+        if targets.ndim == 1:
+            targets = F.one_hot(targets, logits.shape[1])
+        targets = targets.to(logits.dtype)
+        if self.several:
+            return {"cross_entropy": F.binary_cross_entropy_with_logits(logits, targets, pos_weight=scale)}
+        terms = -targets * logits.log_softmax(dim=-1)
+        return {"cross_entropy": (terms if scale is None else terms * scale).sum(dim=-1).mean()}
 
 
 class SwinClassifier(Swin):
@@ -13,6 +43,9 @@ class SwinClassifier(Swin):
 
     Args:
         variant: shape of the network; ``num_classes=0`` gives the pooled features, (B, 8 * embed_dim).
+
+    Attributes:
+        losses: what targets are compared by.
 
     Source: ``models/swin_transformer.py`` and ``swin_transformer_v2.py`` of microsoft/Swin-Transformer.
     """
@@ -22,19 +55,26 @@ class SwinClassifier(Swin):
         width = variant.channels[-1]
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, variant.num_classes) if variant.num_classes else nn.Identity()
+        self.losses = ClassificationLoss()
         self.init_weights()
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the normalised, pooled last map: (B, 8 * embed_dim)."""
         return self.norm(self.stages(self.embed(images))[-1].flatten(1, 2)).mean(dim=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits.
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]: ...
+    def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Return logits, or with targets the losses.
 
         Args:
             images: (B, in_chans, H, W), normalised; H, W >= 1.
+            targets: (B, num_classes) shares of the classes, or (B,) class indices.
 
         Returns:
-            (B, num_classes), before softmax.
+            (B, num_classes), before softmax; with targets named scalars, whatever mode the module is in.
         """
-        return self.head(self.forward_features(images))
+        logits = self.head(self.forward_features(images))
+        return logits if targets is None else self.losses(logits, targets)

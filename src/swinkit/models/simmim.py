@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import overload
 
 import numpy as np
 import torch
@@ -48,19 +49,29 @@ class SimMIM(nn.Module):
             nn.Conv2d(variant.channels[-1], self.stride**2 * variant.in_chans, 1), nn.PixelShuffle(self.stride)
         )
 
-    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss: mean absolute error over the hidden pixels.
+    @overload
+    def forward(self, images: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]: ...
+    def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Return the predicted pixels, or with a mask the loss.
 
         Args:
             images: (B, C, H, W) normalised, H and W multiples of the last stride.
-            mask: (B, H / patch, W / patch), 1 where hidden.
+            targets: (B, H / patch, W / patch), 1 where hidden; the pixels themselves are the truth.
+
+        Returns:
+            (B, C, H, W), predicted from all of the picture; with a mask ``error``, the mean absolute error over hidden pixels.
         """
         patch = self.encoder.variant.patch_size
-        predicted = self.decoder(self.encoder(images, mask))
-        hidden = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None].float()  # (B, 1, H, W)
-        targets = local_norm(images, self.normalise_targets) if self.normalise_targets else images
-        error = (predicted.float() - targets.float()).abs() * hidden
-        return error.sum() / (hidden.sum() + 1e-5) / images.shape[1]
+        if targets is None:
+            height, width = (-(-side // patch) for side in images.shape[-2:])
+            return self.decoder(self.encoder(images, images.new_zeros(images.shape[0], height, width)))
+        predicted = self.decoder(self.encoder(images, targets))
+        hidden = targets.repeat_interleave(patch, 1).repeat_interleave(patch, 2)[:, None].float()  # (B, 1, H, W)
+        truth = local_norm(images, self.normalise_targets) if self.normalise_targets else images
+        error = (predicted.float() - truth.float()).abs() * hidden
+        return {"error": error.sum() / (hidden.sum() + 1e-5) / images.shape[1]}
 
 
 def random_mask(side: int, cell: int, patch: int, ratio: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""Photo to answer: the predictor, its typed results, their drawing."""
+"""Photo to answer: the predictor, and the photos it finds."""
 
-from swinkit.prediction.draw import draw_bars
+from __future__ import annotations
+
 from swinkit.prediction.predictor import Predictor, load
-from swinkit.prediction.results import Area, ClassificationResult, Prediction, SegmentationResult
 from swinkit.prediction.sources import Found, find_images
+from swinkit.tasks.classify.result import ClassificationResult, Prediction, draw_bars
+from swinkit.tasks.segment.result import Area, SegmentationResult
 
 __all__ = [
     "Area",

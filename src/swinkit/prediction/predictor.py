@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from swinkit import weights
 from swinkit.data.masks import palette_of
 from swinkit.data.reading import cores, read_batches
-from swinkit.data.transforms import normalise, resized
-from swinkit.engines import dense
+from swinkit.data.transforms import normalise
 from swinkit.engines.exported import Engine, ExportedEngine, engine_kind, fastest, is_export
 from swinkit.errors import CheckpointError, InputError, RunError, SwinkitError
-from swinkit.export import AutoEngine, CompiledEngine, OnDemandEngine
-from swinkit.models.build import build_network
+from swinkit.export import CompiledEngine, OnDemandEngine
 from swinkit.prediction import forks
+from swinkit.prediction.auto import AutoEngine
 from swinkit.prediction.pictures import Source, is_path, name_of, picture_of
-from swinkit.prediction.results import ClassificationResult, Prediction, SegmentationResult
 from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.tasks.base import Outputs, Photo
+from swinkit.tasks.options import at_least_one, chosen
+from swinkit.tasks.table import TASKS, task_of
 
-Result = ClassificationResult | SegmentationResult
-_Item = Tensor | Image.Image | str  # the network's input or the picture, or why there is none
-_Prepared = tuple[str, _Item, bool]  # the image's name, what became of it, whether the name is a path to read again
+_Prepared = Photo | tuple[str, str]  # a photo, or the image's name and why there is none
 
 
-def load(
-    source: str | os.PathLike[str], device: str | None = None, engine: str | None = None, trust: bool = False
-) -> Predictor:
+def load(source: str | os.PathLike[str], device: str | None = None, engine: str | None = None, trust: bool = False) -> Predictor:
     """Return a predictor with the weights of ``source``.
 
     Args:
@@ -65,7 +60,7 @@ def load(
         return _exported(ExportedEngine(Path(source), trusted=trust), engine)
     checkpoint = weights.load_checkpoint(os.fspath(source))
     with torch.device("meta"):  # no time for random weights that nobody will see
-        network = build_network(checkpoint.spec)
+        network = task_of(checkpoint.spec).network(checkpoint.spec)
     weights.load_into(network, checkpoint)
     if kind is not None and engine == "auto":
         return Predictor(AutoEngine(network.eval(), checkpoint.spec, os.fspath(source)), checkpoint.spec, network)
@@ -111,12 +106,14 @@ class Predictor:
     """Answers for photos.
 
     Args:
-        model: (B, C, h, w) -> (B, K) logits, on the device where it shall run; it is switched to ``eval()``.
-        spec: preparation of photos, class names, and whether classes exclude one another.
+        model: (B, C, h, w) -> raw outputs, on the device where it shall run; it is switched to ``eval()``.
+        spec: preparation of photos, class names, task.
         network: the module with the weights, where ``model`` is another library's form of it.
 
     Attributes:
         model: what computes: the network, or an engine that is called like it; torch tensors in and out.
+        network: the module with the weights: feature maps and attention can be asked of it. None of an export.
+        task: what kind of answers it gives (``swinkit.tasks``).
         labels: K class names in index order; the indices as text when nobody knows the names.
         preprocessing: what is done to an image.
         palette: a colour for each class, (K, 3) uint8.
@@ -131,9 +128,10 @@ class Predictor:
             )
         if spec.labels and len(spec.labels) != classes:
             raise CheckpointError(f"{len(spec.labels)} class names were given for {classes} outputs; give one each")
+        self.task = task_of(spec)
         self.model = model.eval()
         self.spec = spec
-        self._network = network if isinstance(model, Engine) else model
+        self.network = network if isinstance(model, Engine) else model
         self.labels = list(spec.labels) or [str(index) for index in range(classes)]
         self.preprocessing: Preprocessing = spec.preprocessing
         self.palette = palette_of(spec.masks, classes)
@@ -150,40 +148,35 @@ class Predictor:
         return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
     @overload
-    def predict(self, source: Source, top: int = 5, tile: int = 0) -> Any: ...
+    def predict(self, source: Source, **options: Any) -> Any: ...
     @overload
-    def predict(self, source: list[Any] | tuple[Any, ...], top: int = 5, tile: int = 0) -> list[Any]: ...
-    def predict(self, source: Source | list[Any] | tuple[Any, ...], top: int = 5, tile: int = 0) -> Any:
+    def predict(self, source: list[Any] | tuple[Any, ...], **options: Any) -> list[Any]: ...
+    def predict(self, source: Source | list[Any] | tuple[Any, ...], **options: Any) -> Any:
         """Return the answer for one image, or a list of answers for a list or tuple of images.
 
         Args:
             source: a path; a PIL image (its EXIF orientation is applied); an array (H, W), (H, W, 3) or (H, W, 4)
                 of uint8 in RGB order; a tensor (1, H, W), (3, H, W) or (4, H, W) of uint8, as torchvision.io.read_image gives;
                 encoded bytes; an open binary file; a ``data:`` URL in base64; or a list of these.
-            top: how many classes to give, most probable first; more than there are means all. Label maps have all.
-            tile: segmenters: cut the photo into tiles of so many pixels, each answered like a photo, seams blended; 0 takes
-                it whole.
+            options: the task's own (``tasks/<name>/options.py``). A classifier's: ``top`` (5), how many classes to give, and
+                ``batch`` (16). A segmenter's: ``tile`` (0), the side of tiles in pixels that the photo is cut into.
 
         Returns:
-            A ``ClassificationResult``, or a ``SegmentationResult`` of a segmenter; a list of them for a list.
+            The task's result, a ``ClassificationResult`` or ``SegmentationResult``; a list of them for a list.
 
         Raises:
             ImageError: the one image cannot be read. In a list it becomes a result with ``error`` at its place.
-            InputError: not an image at all, or ``top`` less than 1.
+            InputError: not an image at all, or an option that is out of range or another task's.
             RunError: the network cannot answer such an image, or the predictor is from before ``os.fork`` and its engine's
                 threads are not in this process.
         """
         if isinstance(source, list | tuple):
-            return list(self.stream(source, top=top, tile=tile))
-        _at_least_one(top=top)
-        self._check_tile(tile)
+            return list(self.stream(source, **options))
+        wanted = self._options(options)
         forks.check(self._born, self.engine, self.device)
-        name = name_of(source, "image")
-        return self._answers([(name, self._input(self._image(source, name)), is_path(source))], top, tile)[0]
+        return self._answers([self._photo(source, name_of(source, "image"))], wanted)[0]
 
-    def stream(
-        self, sources: Iterable[Source], batch: int = 16, workers: int | None = None, top: int = 5, tile: int = 0
-    ) -> Iterator[Any]:
+    def stream(self, sources: Iterable[Source], workers: int | None = None, **options: Any) -> Iterator[Any]:
         """Return an iterator over the answers, in the order of ``sources``.
 
         Threads read and prepare photos, beside the network where it leaves them a core, else in turn with it
@@ -193,21 +186,19 @@ class Predictor:
         Args:
             sources: as for ``predict``; read as far as needed. An image that cannot be read becomes a result with
                 ``error`` at its place.
-            batch: images that go through the network together.
-            workers: threads that read; None is as many as there are cores, eight at most (two of a segmenter, whose photos
-                wait as they are).
-            top, tile: as for ``predict``.
+            workers: threads that read; None is as many as there are cores, eight at most (two of a task that answers photo by
+                photo).
+            options: as for ``predict``.
 
         Raises:
-            InputError: a number less than 1 (at once).
+            InputError: an option out of range or another task's (at once).
             RunError: a batch does not fit into the device's memory; else as for ``predict``.
         """
-        whole = self.spec.task == "segment"
-        workers = min(2 if whole else 8, cores()) if workers is None else workers
-        _at_least_one(batch=batch, workers=workers, top=top)
-        self._check_tile(tile)
+        wanted = self._options(options)
+        workers = min(2 if wanted.batch == 1 else 8, cores()) if workers is None else workers
+        at_least_one(workers=workers)
         forks.check(self._born, self.engine, self.device)
-        return self._stream(sources, 1 if whole else batch, workers, top, tile)
+        return self._stream(sources, workers, wanted)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write a directory in the Hugging Face layout: ``swinkit.load`` and transformers open it.
@@ -215,14 +206,18 @@ class Predictor:
         Raises:
             InputError: an export, which has no weights that can be saved again.
         """
-        if self._network is None:
+        if self.network is None:
             raise InputError("an export keeps its weights in another form; save the checkpoint that it was made from")
-        weights.save_pretrained(self._network, self.spec, Path(directory))
+        weights.save_pretrained(self.network, self.spec, Path(directory))
 
-    def _stream(self, sources: Iterable[Source], batch: int, workers: int, top: int, tile: int) -> Iterator[Result]:
+    def _options(self, given: dict[str, Any]) -> Any:
+        others = {task.name: task.predict_options for task in TASKS.values()}
+        return chosen(self.task.predict_options, given, others, self.task.noun)
+
+    def _stream(self, sources: Iterable[Source], workers: int, options: Any) -> Iterator[Any]:
         begun = forks.generation()
-        for prepared in read_batches(enumerate(sources), self._prepared, batch, workers, self.device):
-            for result in self._answers(prepared, top, tile):
+        for prepared in read_batches(enumerate(sources), self._prepared, options.batch, workers, self.device):
+            for result in self._answers(prepared, options):
                 yield result
                 if forks.generation() != begun:
                     raise RunError("a stream cannot go on after os.fork(), its readers stayed in the parent; begin one here")
@@ -231,106 +226,57 @@ class Predictor:
         place, source = numbered
         name = name_of(source, f"image {place}")
         try:
-            return name, self._input(self._image(source, name)), is_path(source)
+            return self._photo(source, name)
         except InputError as error:
-            return name, str(error), False
+            return name, str(error)
 
-    def _image(self, source: Source, name: str) -> Image.Image:
-        """Return the upright picture with as many channels as the network takes."""
+    def _photo(self, source: Source, name: str) -> Photo:
+        """Return the upright picture with as many channels as the network takes, prepared."""
         channels = len(self.preprocessing.mean)
         if channels not in (1, 3):
             raise InputError(f"this network takes {channels} channels, photos have 3; call its model with a tensor")
-        return picture_of(source, name, grey=channels == 1)
-
-    def _input(self, image: Image.Image) -> Tensor | Image.Image:
-        """Return what waits for the network: an input, or of a segmenter, whose answers have the photo's size, the photo."""
-        if self.spec.task == "segment":
-            return image
+        image = picture_of(source, name, grey=channels == 1)
         # Bytes: a quarter of floats, and torch would keep a team of spinning threads for each thread that normalised here.
-        return resized(image, self.preprocessing)
+        pixels, geometry = self.task.prepare(image, self.spec)
+        again = is_path(source) and pixels is not None  # a file is read again for a drawing: many large photos may wait here
+        return Photo(name, None if again else image, pixels, geometry, is_path(source))
 
-    def _call(self, images: Tensor) -> Tensor:
-        if isinstance(self.model, Engine):
-            return self.model(images)
-        parameter = next(self.model.parameters())
-        return self.model(images.to(parameter.device, parameter.dtype)).float()
+    def _answers(self, prepared: list[_Prepared], options: Any) -> list[Any]:
+        """Return one result for each photo or error, in order."""
+        photos = [item for item in prepared if isinstance(item, Photo)]
+        found = iter(self._together(photos, options) if photos else ())
+        return [next(found) if isinstance(item, Photo) else self.task.result(item[0], error=item[1]) for item in prepared]
 
-    def _check_tile(self, tile: int) -> None:
-        if tile and self.spec.task != "segment":
-            raise InputError("tiles are for label maps; this network answers for the whole image")
-        if tile and (isinstance(tile, bool) or not 16 <= tile <= 16384):
-            raise InputError(f"a tile is 16 to 16384 pixels wide, got {tile!r}")
-
-    def _label_map(self, name: str, item: Any, on_disk: bool, tile: int) -> SegmentationResult:
-        if isinstance(item, str):
-            return SegmentationResult(name, error=item)
-        pixels = []
-
-        def network(images: Tensor) -> Tensor:
-            logits = self._call(images)
-            pixels.append(bool(logits.isfinite().all()))
-            return logits
-
-        with self._in_words(f"{name}: ", "use tiles, or the cpu"), torch.inference_mode():
-            mask = dense.label_map(network, item, self.preprocessing, dense.Passes(tile=tile), self.device)
-        if not all(pixels):
-            raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
-        picture = None if on_disk else item  # what came in memory is in no file, or no longer the same
-        return SegmentationResult(name, mask, tuple(self.labels), self.palette, picture=picture)
-
-    def _answers(self, prepared: list[_Prepared], top: int, tile: int) -> list[Any]:
-        """Return one result for each prepared image or error, in order."""
-        if self.spec.task == "segment":
-            return [self._label_map(name, item, on_disk, tile) for name, item, on_disk in prepared]
-        images = [item for _, item, _ in prepared if isinstance(item, Tensor)]
-        rows = iter(self._probabilities(torch.stack(images)) if images else ())
-        results = []
-        for name, item, _ in prepared:
-            if isinstance(item, str):
-                results.append(ClassificationResult(name, error=item))
-                continue
-            values, indices = next(rows).topk(min(top, len(self.labels)))
-            results.append(
-                ClassificationResult(
-                    name,
-                    tuple(
-                        Prediction(self.labels[index], index, value)
-                        for index, value in zip(indices.tolist(), values.tolist(), strict=True)
-                    ),
-                )
-            )
-        return results
-
-    @contextlib.contextmanager
-    def _in_words(self, what: str, smaller: str) -> Iterator[None]:
-        """Turn what a network or its library raises into a sentence: what was asked, and what to do where memory is short."""
+    def _together(self, photos: list[Photo], options: Any) -> list[Any]:
+        """Return the task's answers; what a network or its library raises becomes a sentence."""
+        height, width = photos[0].geometry.size
+        what = f"{len(photos)} images of {height}x{width}" if options.batch > 1 else photos[0].name
         try:
-            yield
+            with torch.inference_mode():
+                return self.task.answer(self._run, photos, self.spec, options)
         except SwinkitError:
             raise
         except Exception as error:
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in reason:
-                raise RunError(f"{what}too large for the memory of {self.device}; {smaller}") from error
+                where = f"too large for the memory of {self.device}"
+                raise RunError(f"{what}: {where}; {self.task.smaller(len(photos))}") from error
             raise RunError(
-                f"{what}the network fails ({reason}); it must take pictures {self.preprocessing.describe()}: give it such a "
+                f"{what}: the network fails ({reason}); it must take pictures {self.preprocessing.describe()}: give it such a "
                 "preparation, or another network"
             ) from error
 
-    def _probabilities(self, images: Tensor) -> Tensor:
-        """Return (B, K) float32 on the CPU, for (B, C, h, w) uint8."""
-        count, _, height, width = images.shape
-        what = f"{count} images of {height}x{width}: "
-        with self._in_words(what, f"use a batch of {max(1, count // 2)} or the cpu"), torch.inference_mode():
-            if not isinstance(self.model, Engine):  # those normalise themselves
-                images = normalise(images.to(self.device), self.preprocessing)
-            logits = self._call(images).cpu()
-        if not logits.isfinite().all():
-            raise CheckpointError("the network answers with values that are no numbers; its weights are damaged")
-        return logits.sigmoid() if self.spec.multi_label else logits.softmax(dim=-1)
-
-
-def _at_least_one(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+    def _run(self, images: Tensor) -> Outputs:
+        """Return the raw outputs for a batch: uint8 pixels, or normalised ones."""
+        if isinstance(self.model, Engine):  # those normalise themselves
+            outputs: Outputs = self.model(images)
+        else:
+            parameter = next(self.model.parameters())
+            images = images.to(parameter.device)
+            images = normalise(images, self.preprocessing) if images.dtype == torch.uint8 else images
+            outputs = self.model(images.to(parameter.dtype))
+        named = outputs if isinstance(outputs, dict) else {"": outputs}
+        named = {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
+        if not all(value.isfinite().all() for value in named.values() if value.is_floating_point()):
+            raise CheckpointError("the network answers with NaN or infinity; its weights are damaged")
+        return named if isinstance(outputs, dict) else named[""]

@@ -1,11 +1,5 @@
-"""The one wiring table: what each task brings to the loop, the evaluation and the run's folder.
+"""What a network can be trained to do. A task is a folder here and a row in ``table.py``; ``base.py`` says what it brings.
 
-A new task is a network, a label reader, a metric, a drawing (``works.py``) and a row in ``TASKS``; the loop stays as it is.
-A place is kept for "detect".
+Nothing outside asks which task it is: the predictor, the training loop, the commands and the cards ask the task's object.
+Tasks do not import one another.
 """
-
-from __future__ import annotations
-
-from swinkit.tasks.run import TASKS, Task, freeze, train
-
-__all__ = ["TASKS", "Task", "freeze", "train"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from swinkit.training import checkpoint
+from swinkit.training.log import Metric
 from swinkit.training.recipe import Recipe
 
 Batch = dict[str, Any]
@@ -21,9 +22,9 @@ Item = tuple[int, int, int, list[int]]  # epoch, step, number of the micro-batch
 
 
 class Work(Protocol):
-    """What a task brings to the loop (``swinkit.tasks``). It must be picklable for data workers."""
+    """What a task brings to the loop besides a network (``swinkit.tasks``). It must be picklable for data workers."""
 
-    main_metric: str
+    metric: Metric  # of the report; picks the best weights
 
     def __len__(self) -> int:
         """Return the number of training samples."""
@@ -35,13 +36,13 @@ class Work(Protocol):
         """Return one augmented sample; all chance comes from ``rng``."""
 
     def collate(self, samples: list[Any], rng: np.random.Generator) -> Batch:
-        """Return a batch: ``images`` (B, C, H, W) and whatever ``losses`` needs."""
+        """Return a batch: ``images`` (B, C, H, W) and ``targets``, in the form that the network's losses take.
 
-    def losses(self, model: Callable[..., Any], batch: Batch) -> dict[str, Tensor]:
-        """Return named scalars; the loop goes down their sum."""
+        Tensors may stand in lists and dictionaries; all of them move to the device.
+        """
 
     def evaluate(self, model: nn.Module, device: torch.device, progress: Counting | None = None) -> dict[str, Any]:
-        """Return the report on the validation part: ``main_metric`` (larger is better) among its numbers, and ``loss``.
+        """Return the report on the validation part: ``metric`` (larger is better) among its numbers, and ``loss``.
 
         ``progress`` is called with (done, total) pictures now and then.
         """
@@ -118,3 +119,14 @@ def _leave_stopping_to_the_loop(_number: int) -> None:
     """A terminal sends Ctrl-C to the workers too: the step that is to be finished needs their batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked worker has inherited the loop's handler
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device, however deep they stand in lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: on_device(item, device) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(on_device(item, device) for item in value)
+    return value

@@ -45,6 +45,7 @@ class Progress:
     skipped_in_a_row: int = 0
     epoch_loss: float = 0.0
     epoch_steps: int = 0
+    epoch_losses: dict[str, float] = field(default_factory=dict)  # where a step has several
     best: float | None = None
     best_epoch: int = 0
     since_best: int = 0
@@ -57,6 +58,22 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
     recipe: dict[str, Any] = field(default_factory=dict)
     data: str = ""
+
+    def count(self, losses: dict[str, float]) -> None:
+        """Add a step's losses; ``loss`` is the sum of the others, where there are others."""
+        self.epoch_loss += losses["loss"]
+        for name, value in losses.items():
+            if name != "loss":
+                self.epoch_losses[name] = self.epoch_losses.get(name, 0.0) + value
+        self.epoch_steps += 1
+
+    def mean_losses(self) -> dict[str, float | None]:
+        """Return the means of the epoch's losses, as columns of its row, and begin anew."""
+        steps = self.epoch_steps
+        row: dict[str, float | None] = {"train_loss": self.epoch_loss / steps if steps else None}
+        row |= {f"train_{name}": value / steps if steps else None for name, value in self.epoch_losses.items()}
+        self.epoch_loss, self.epoch_steps, self.epoch_losses = 0.0, 0, {}
+        return row
 
 
 @dataclass(frozen=True)

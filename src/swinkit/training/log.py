@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,40 @@ from swinkit.extras import need
 from swinkit.training.checkpoint import Progress
 from swinkit.training.recipe import Recipe
 
+SUM = "loss"  # of all losses of a step
 QUIET_SECONDS = 30.0  # between two lines where there is no terminal
-NAMES = {"top1": "top-1", "top5": "top-5", "negative_loss": "loss"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a report.
+
+    Args:
+        name: in reports and tables; larger is better.
+        title: for people.
+        share: it lies in 0..1 and is shown in per cent.
+        negative: its opposite is shown, a loss; it is part of no card.
+    """
+
+    name: str
+    title: str = ""
+    share: bool = True
+    negative: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether it belongs into a checkpoint's facts and a card."""
+        return not self.negative
+
+    def shown(self, value: float) -> str:
+        """Return a value as people read it: "81.3 %", "0.482"."""
+        if self.negative:
+            return _loss(-value)
+        return f"{100 * value:.1f} %" if self.share else f"{value:.4g}"
+
+    def say(self, value: float) -> str:
+        """Return a value with its name: "top-1 81.3 %", "loss 0.482"."""
+        return f"{self.title or self.name} {self.shown(value)}"
 
 
 def announce(text: str) -> None:
@@ -49,14 +82,6 @@ def counting(verb: str, total: int) -> Iterator[Callable[[int, int], None]]:
         yield advance
 
 
-def percent_or_number(name: str, value: float) -> str:
-    """Return a score with its name as people read it: "top-1 81.3 %", "loss 0.482"."""
-    if name == "negative_loss":
-        return f"{NAMES[name]} {_loss(-value)}"
-    share = name in ("top1", "top5") or name.startswith("m")
-    return f"{NAMES.get(name, name)} " + (f"{100 * value:.1f} %" if share else f"{value:.4g}")
-
-
 def duration(seconds: float) -> str:
     """Return a time in words, to two figures: "45 s", "12 min", "3.4 h"."""
     if seconds < 100:
@@ -80,11 +105,11 @@ class Log:
         recipe: options.
         progress: where the run stands; ``seconds`` count all its parts.
         steps: of an epoch.
-        metric: the main metric's name.
+        metric: the main metric.
         main: whether this process speaks.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, progress: Progress, steps: int, metric: str, main: bool) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, progress: Progress, steps: int, metric: Metric, main: bool) -> None:
         self.console = Console(stderr=True, quiet=not main)
         self.progress, self.metric, self.steps_per_epoch = progress, metric, steps
         self.total = recipe.iterations or steps * recipe.epochs
@@ -118,10 +143,10 @@ class Log:
         seconds = self.training_seconds + time.monotonic() - self.resumed
         return round(self.images / max(seconds, 1e-9), 1)
 
-    def step(self, step: int, loss: float, rate: float, norm: float, images: int) -> None:
-        """Show a step that is done."""
+    def step(self, step: int, losses: dict[str, float], rate: float, norm: float, images: int) -> None:
+        """Show a step that is done; ``losses`` by name, ``loss`` their sum."""
         now = time.monotonic()
-        self.images, self.loss, self.step_now, self.done_here = self.images + images, loss, step + 1, self.done_here + 1
+        self.images, self.loss, self.step_now, self.done_here = self.images + images, losses[SUM], step + 1, self.done_here + 1
         if self.done_here == 1:
             self.warm = now  # the first step also compiles and fills the workers' queues
         self.bar.update(self.task, description=self._epoch_of_all(step), completed=step + 1, info=self._info())
@@ -129,7 +154,7 @@ class Log:
             self.said = now
             self.say(f"{self._epoch_of_all(step)}  step {step + 1:,} of {self.total:,}  {self._info()}")
         if self.writer is not None and (step % 10 == 0):
-            for name, value in (("loss", loss), ("learning_rate", rate), ("gradient_norm", norm)):
+            for name, value in {**losses, "learning_rate": rate, "gradient_norm": norm}.items():
                 self.writer.add_scalar(f"train/{name}", value, step)
 
     def validation(self, done: int, total: int) -> None:
@@ -169,11 +194,10 @@ class Log:
         losses = [row.get("train_loss"), row.get("validation_loss")]
         words = ["unknown" if value is None else _loss(value) for value in losses]
         parts.append(f"loss {words[0]}" + ("" if losses[1] is None else f" (validation {words[1]})"))
-        if row.get(self.metric) is not None and self.metric != "negative_loss":
+        score = row.get(self.metric.name)
+        if score is not None:
             best = "the best so far" if progress.best_epoch == row["epoch"] else f"best {self.best()}"
-            parts.append(f"{percent_or_number(self.metric, row[self.metric])} ({best})")
-        elif row.get(self.metric) is not None:
-            parts.append("the best so far" if progress.best_epoch == row["epoch"] else f"best {self.best()}")
+            parts.append(best if self.metric.negative else f"{self.metric.say(score)} ({best})")
         parts.append(f"{_rate(row['images_per_second'])} images/s")
         if progress.skipped:
             parts.append(f"{progress.skipped} steps skipped")
@@ -185,8 +209,7 @@ class Log:
         """Return the best score and when it was, in words."""
         if self.progress.best is None:
             return "none yet"
-        _, _, value = percent_or_number(self.metric, self.progress.best).partition(" ")
-        return f"{value} at epoch {self.progress.best_epoch}"
+        return f"{self.metric.shown(self.progress.best)} at epoch {self.progress.best_epoch}"
 
     def going_on(self) -> str:
         """Return where a resumed run goes on, in words."""

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from swinkit.errors import RunError
 from swinkit.extras import need
 from swinkit.training import checkpoint, runs
-from swinkit.training.batches import Batch, Work, loader
-from swinkit.training.log import Log
+from swinkit.training.batches import Batch, Work, loader, on_device
+from swinkit.training.log import SUM, Log
 from swinkit.training.optimiser import make_optimiser
 from swinkit.training.recipe import Recipe
 from swinkit.training.resume import first_progress
@@ -52,7 +52,8 @@ def train(
     """Train ``model`` in place and fill the run's folder.
 
     Args:
-        model: on CPU; parameters that shall stay as they are have ``requires_grad=False``.
+        model: on CPU; ``model(images, targets)`` gives named, weighted losses. Parameters that shall stay as they are have
+            ``requires_grad=False``.
         work: the task's data, losses and evaluation.
         recipe: all options.
         folder: the run's folder (``runs.py`` says what is in it).
@@ -79,7 +80,7 @@ def train(
     batch_size, steps_per_epoch, total_steps = sizes = _sizes(work, recipe, accelerator)
     progress = first_progress(folder, resume, recipe, work, sizes, (plain, optimiser.optimizer, ema))
     files = runs.Written(folder, {runs.STATE: resume, runs.LAST: progress.epoch > 0, runs.BEST: progress.best_epoch > 0})
-    log = Log(folder, recipe, progress, steps_per_epoch, work.main_metric, accelerator.is_main_process)
+    log = Log(folder, recipe, progress, steps_per_epoch, work.metric, accelerator.is_main_process)
     run = _Run(work, recipe, accelerator, plain, optimiser.optimizer, ema, progress, files, log, _Spent(progress, meter()))
     if resume:
         log.say(f"{folder}: {log.going_on()}")
@@ -93,20 +94,20 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["rate_scale"]
             wrapped.train()
-            loss, norm = _step(run, stepped, wrapped, batches, step)
+            losses, norm = _step(run, stepped, wrapped, batches, step)
+            loss = losses[SUM]
             if math.isfinite(norm) and math.isfinite(loss):
                 with _memory_in_words(recipe, "the optimiser's state"):
                     optimiser.step()
                 progress.skipped_in_a_row = 0
-                progress.epoch_loss += loss
-                progress.epoch_steps += 1
+                progress.count(losses)
                 if ema is not None:
-                    _follow(ema, plain, recipe.ema_decay)
+                    _update_ema(ema, plain, recipe.ema_decay)
             else:
                 _skip(run, step, loss, norm)
             optimiser.zero_grad(set_to_none=True)
             progress.step, progress.images = step + 1, progress.images + batch_size
-            log.step(step, loss, rate, norm, batch_size)
+            log.step(step, losses, rate, norm, batch_size)
             if (step + 1) % steps_per_epoch == 0 or step + 1 == total_steps:
                 _end_epoch(run, rate, last=step + 1 == total_steps)
             elif time.monotonic() - run.saved_at > 60 * recipe.save_minutes:
@@ -191,18 +192,16 @@ def _accelerator(recipe: Recipe) -> Any:
 
 def _step(
     run: _Run, stepped: Callable[..., Any], wrapped: nn.Module, batches: Iterator[Batch], step: int
-) -> tuple[float, float]:
-    """Run the micro-batches of one step forward and back; return the mean loss and the gradient's norm."""
+) -> tuple[dict[str, float], float]:
+    """Run the micro-batches of one step forward and back; return the mean losses by name, their sum, and the gradient's norm."""
     work, recipe, accelerator = run.work, run.recipe, run.accelerator
     per_process = min(recipe.batch_size, len(work)) // accelerator.num_processes
     size = recipe.micro_batch or per_process
     count = -(-per_process // size)
     total = torch.zeros((), device=accelerator.device)
+    parts: dict[str, Tensor] = {}
     for number in range(count):
-        batch = {
-            name: value.to(accelerator.device, non_blocking=True) if isinstance(value, Tensor) else value
-            for name, value in next(batches).items()
-        }
+        batch = on_device(next(batches), accelerator.device)
         if step == 0 and number == 0 and accelerator.is_main_process:
             work.draw(run.files.folder, batch, None)
         seed = np.random.SeedSequence([recipe.seed, step, accelerator.process_index, number, 3])
@@ -214,13 +213,17 @@ def _step(
             _memory_in_words(recipe, f"{shape[0]} images of {tuple(shape[-2:])} pixels at once", size),
             contextlib.nullcontext() if last else accelerator.no_sync(wrapped),
         ):
-            loss = torch.stack(list(work.losses(stepped, batch).values())).sum() * share
+            losses = stepped(batch["images"], batch["targets"])
+            loss = torch.stack(list(losses.values())).sum() * share
             accelerator.backward(loss)
         total += loss.detach()
+        parts = {name: parts.get(name, 0.0) + value.detach() * share for name, value in losses.items()}
     limit = recipe.optimiser.clip_norm or math.inf
     norm = accelerator.clip_grad_norm_(wrapped.parameters(), limit)
-    total = accelerator.reduce(total, "mean")
-    return float(total), float(norm)
+    if len(parts) == 1:
+        parts = {}  # the sum says it
+    names, values = [SUM, *parts], torch.stack([total, *parts.values()])
+    return dict(zip(names, accelerator.reduce(values, "mean").tolist(), strict=True)), float(norm)
 
 
 @contextlib.contextmanager
@@ -253,7 +256,7 @@ def _skip(run: _Run, step: int, loss: float, norm: float) -> None:
         )
 
 
-def _follow(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+def _update_ema(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point():
             ema[name].lerp_(value, 1.0 - decay)
@@ -269,17 +272,16 @@ def _end_epoch(run: _Run, rate: float, last: bool) -> None:
         "epoch": progress.epoch,
         "step": progress.step,
         "learning_rate": rate,
-        "train_loss": progress.epoch_loss / progress.epoch_steps if progress.epoch_steps else None,
+        **progress.mean_losses(),
     }
     pace = log.images_per_second()
-    progress.epoch_loss, progress.epoch_steps = 0.0, 0
     report = None
     best = False
     with _weights(run.model, run.ema), log.pause(), _memory_in_words(recipe, "the validation pictures"):
         if last or progress.epoch % recipe.evaluate_every == 0:
             report = work.evaluate(run.model, run.accelerator.device, log.validation)
             row |= _numbers(report)
-            score = report[work.main_metric]
+            score = report[work.metric.name]
             best = math.isfinite(score) and (progress.best is None or score > progress.best)
             progress.since_best = 0 if best else progress.since_best + 1
             if best:

@@ -10,7 +10,7 @@ from swinkit.errors import RunError
 from swinkit.training import checkpoint, runs
 from swinkit.training.batches import Work
 from swinkit.training.log import announce
-from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe, parse_recipe
+from swinkit.training.recipe import CHANGEABLE_ON_RESUME, Recipe, without_former
 from swinkit.training.values import echo
 
 
@@ -28,14 +28,17 @@ def first_progress(
     if progress.data != work.fingerprint():
         raise RunError(f"{folder} was trained on other data; resume with the same files or start anew")
     # Read as a recipe: a run started before a key existed had its default.
-    started = parse_recipe(progress.recipe, str(path)).model_dump(mode="json")
+    try:
+        started = type(recipe).model_validate(without_former(type(recipe), progress.recipe)).model_dump(mode="json")
+    except ValueError as error:
+        raise RunError(f"{path}: its recipe cannot be read ({' '.join(str(error).split())[:200]}); {checkpoint.ANEW}") from None
     for name, value in values.items():
         if name not in CHANGEABLE_ON_RESUME and started[name] != value:
             raise RunError(
                 f"{folder} was started with {name}={echo(started[name])}, not {echo(value)}; only "
                 f"{' and '.join(sorted(CHANGEABLE_ON_RESUME))} may change when a run is resumed"
             )
-    _refuse_impossible(progress, sizes, work.main_metric, recipe.patience, path)
+    _refuse_impossible(progress, sizes, work.metric.name, recipe.patience, path)
     checkpoint.load_state(state, path, *targets)
     if not state.verified:
         announce(f"{path}: a version without checksums saved it, so it could not be verified that it is as it was saved")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORED = 255
@@ -50,3 +50,42 @@ def dice(logits: Tensor, targets: Tensor) -> Tensor:
     overlap = (probabilities * hot).sum(1)
     spread = probabilities.square().sum(1) + hot.square().sum(1) + 2e-3
     return (1 - 2 * overlap / spread).mean()
+
+
+class SegmentationLoss(nn.Module):
+    """The losses of a segmenter, weighted.
+
+    Args:
+        divide: as for ``cross_entropy``.
+        auxiliary: weight of the auxiliary head's loss; 0 leaves it out.
+        dice: weight of a Dice loss beside; 0 leaves it out.
+        class_weights: as for ``cross_entropy``.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        divide: Literal["all", "valid"] = "valid",
+        auxiliary: float = 0.4,
+        dice: float = 0.0,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.divide, self.auxiliary, self.dice = divide, auxiliary, dice
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, logits: Tensor, auxiliary: Tensor | None, targets: Tensor) -> dict[str, Tensor]:
+        """Return ``cross_entropy`` and, where they count, ``auxiliary`` and ``dice``: scalars whose sum is trained.
+
+        Args:
+            logits, auxiliary: (B, K, H, W), of the head and of the auxiliary head.
+            targets: (B, H, W) class ids, 255 void.
+        """
+        scale = self.class_weights
+        found = {"cross_entropy": cross_entropy(logits.float(), targets, self.divide, scale)}
+        if auxiliary is not None and self.auxiliary:
+            found["auxiliary"] = self.auxiliary * cross_entropy(auxiliary.float(), targets, self.divide, scale)
+        if self.dice:
+            found["dice"] = self.dice * dice(logits.float(), targets)
+        return found

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from swinkit.errors import InputError
 from swinkit.models.segmentation.fpn import FpnHead, FpnNeck
+from swinkit.models.segmentation.losses import SegmentationLoss
 from swinkit.models.segmentation.parts import FcnHead, resize
 from swinkit.models.segmentation.unet import UNetNeck
 from swinkit.models.segmentation.upernet import UPerHead
@@ -23,6 +24,9 @@ class Segmenter(nn.Module):
         backbone: pyramid with ``channels`` and ``strides``, fine to coarse.
         decoder: what stands on it.
         num_classes: classes; void is none of them.
+
+    Attributes:
+        losses: what targets are compared by.
     """
 
     def __init__(self, backbone: SwinBackbone | TimmBackbone, decoder: Decoder, num_classes: int) -> None:
@@ -44,6 +48,7 @@ class Segmenter(nn.Module):
             self.decode_head = FcnHead(neck_widths[-1], decoder.channels, num_classes, decoder.dropout)
         else:
             self.decode_head = UPerHead(widths, decoder.channels, decoder.pool_scales, num_classes, decoder.dropout)
+        self.losses = SegmentationLoss()
         self.auxiliary_head = None
         if decoder.auxiliary_channels:
             if decoder.auxiliary_index >= len(neck_widths):
@@ -54,23 +59,31 @@ class Segmenter(nn.Module):
     @overload
     def forward(self, images: Tensor) -> Tensor: ...
     @overload
-    def forward(self, images: Tensor, auxiliary: bool) -> tuple[Tensor, Tensor | None]: ...
-    def forward(self, images: Tensor, auxiliary: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
-        """Return logits.
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]: ...
+    def forward(self, images: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Return logits, or with targets the losses.
 
         Args:
             images: (B, in_chans, H, W), normalised; H, W >= 1.
-            auxiliary: also run the auxiliary head, for its loss.
+            targets: (B, H, W) class ids, 255 void.
 
         Returns:
-            (B, num_classes, H, W), before softmax; with ``auxiliary`` a pair of these, the second None where there is
-            no such head.
+            (B, num_classes, H, W), before softmax; with targets named, weighted scalars, whatever mode the module is in.
         """
-        features = self.neck(self.backbone(images))  # which looks at the images first
+        if targets is None:
+            features, size = self.neck(self.backbone(images)), images.shape[-2:]  # the backbone looks at the images first
+            return resize(self.decode_head(self._decoded(features)), size)
+        return self.losses(*self.with_auxiliary(images), targets)
+
+    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the logits and the auxiliary head's, (B, num_classes, H, W) each; None where there is no such head."""
+        features = self.neck(self.backbone(images))
         size = images.shape[-2:]
-        logits = resize(self.decode_head(features if self.decoder.kind != "unet" else features[-1]), size)
-        if not auxiliary:
-            return logits
+        logits = resize(self.decode_head(self._decoded(features)), size)
         if self.auxiliary_head is None:
             return logits, None
         return logits, resize(self.auxiliary_head(features[self.decoder.auxiliary_index]), size)
+
+    def _decoded(self, features: list[Tensor]) -> list[Tensor] | Tensor:
+        """Return what the head takes: all maps, or U-Net's finest."""
+        return features if self.decoder.kind != "unet" else features[-1]

@@ -27,8 +27,8 @@ from swinkit.engines.manifest import MACHINE_CODE
 from swinkit.errors import SwinkitError
 from swinkit.export.cache import PlainEngine, Shelf, Size, digest_of
 from swinkit.export.write import default_size
-from swinkit.models.build import build_network
 from swinkit.specs import ModelSpec
+from swinkit.tasks.table import task_of
 
 QUICKEST = (MACHINE_CODE, "openvino", "onnx")  # first to last (docs/benchmarks/cpu.md)
 
@@ -145,14 +145,14 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
 
 
 def main(source: str, kind: str, size: str, root: str, digest: str) -> None:
-    """Make one export, as ``python -m swinkit.export.auto`` in a process of its own."""
+    """Make one export, as ``python -m swinkit.prediction.auto`` in a process of its own."""
     threading.Thread(target=_end_with_the_caller, daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(19)
     torch.set_num_threads(1)
     checkpoint = weights.load_checkpoint(source)
     with torch.device("meta"):
-        network = build_network(checkpoint.spec)
+        network = task_of(checkpoint.spec).network(checkpoint.spec)
     weights.load_into(network, checkpoint)
     shelf = Shelf(network.eval(), checkpoint.spec, kind, Path(root))
     height, width = (int(side) for side in size.split("x"))

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from swinkit import weights
-from swinkit.data.folders import MissingPart, open_dataset
-from swinkit.data.matching import match_classes
-from swinkit.data.segmentation import open_segmentation
-from swinkit.data.transforms import resized
+from swinkit.data.folders import MissingPart
 from swinkit.engines.exported import MANIFEST, ExportedEngine, Manifest
 from swinkit.engines.openvino import EXTRA
 from swinkit.errors import ExportError, InputError
-from swinkit.evaluation import evaluate, evaluate_segmentation
 from swinkit.export import export_network
 from swinkit.export.int8 import CALIBRATION, quantiser, sensitivities
-from swinkit.export.write import default_size
 from swinkit.extras import need
 from swinkit.files import atomic_write
-from swinkit.models.build import build_network, create_backbone
-from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.models.build import create_backbone
+from swinkit.specs import ModelSpec
+from swinkit.tasks.table import task_of
 
-MOST_LOST = 0.005  # of top-1 or mIoU
+MAX_ACCURACY_DROP = 0.005  # of the first metric, 0..1
 SHOWN = 8  # layers of the refusal
-MOST_SIZES = 4  # of a segmenter's data that are exported unasked
 
 
 def export(
@@ -73,7 +64,7 @@ def export(
     if pyramid:
         network, spec = _pyramid(checkpoint), spec.changed(variant=spec.variant.changed(num_classes=0), labels=(), decoder=None)
     else:
-        network = build_network(spec)
+        network = task_of(spec).network(spec)
         weights.load_into(network, checkpoint)
     network.eval()
     if not int8:
@@ -92,112 +83,72 @@ def _pyramid(checkpoint: weights.Checkpoint) -> nn.Module:
 
 
 def _export_int8(network: nn.Module, spec: ModelSpec, dest: Path, sizes: Sequence[tuple[int, int]], data: str) -> Manifest:
-    """Quantise, measure before and after, keep the export only when it stays within ``MOST_LOST``."""
+    """Quantise, measure before and after, keep the export only when it stays within ``MAX_ACCURACY_DROP``."""
     if dest.exists():
         raise InputError(f"{dest}: exists already; give a name that is free")
     need("nncf", EXTRA)
-    judge = _Judge(spec, data, sizes)
+    gate = AccuracyGate(spec, data, sizes)
     dest.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.", suffix=".part") as beside:
-        pixels = judge.calibration()
-        before, tried = judge.scores(network), {}
+        pixels = gate.calibration()
+        before, tried = gate.scores(network), {}
         for smooth in (True, False):
             folder = Path(beside) / f"smooth-{smooth}"
-            manifest = export_network(network, spec, folder, "openvino", judge.sizes, quantiser(pixels, smooth))
-            after = judge.scores(ExportedEngine(folder))
+            manifest = export_network(network, spec, folder, "openvino", gate.sizes, quantiser(pixels, smooth))
+            after = gate.scores(ExportedEngine(folder))
             lost = tried["with SmoothQuant" if smooth else "without"] = max(before[name] - after[name] for name in before)
-            if lost <= MOST_LOST:
+            if lost <= MAX_ACCURACY_DROP:
                 break
         else:
-            few = np.concatenate(pixels[: 2 if judge.dense else 16])  # all of the first size
+            few = np.concatenate(pixels[: max(2, min(16, 2**20 // pixels[0][0, 0].size))])  # all of the first size
             layers = ", ".join(f"{name} {change:.1%}" for name, change in sensitivities(network, spec, few)[:SHOWN])
             found = ", ".join(f"{100 * value:.2f} {how}" for how, value in tried.items())
             exact = ", ".join(f"{100 * value:.2f} %" for value in before.values())
             raise ExportError(
-                f"eight bits lose more than {100 * MOST_LOST:g} points of {judge.metric} ({found}; exact {exact}); "
+                f"eight bits lose more than {100 * MAX_ACCURACY_DROP:g} points of {gate.metric} ({found}; exact {exact}); "
                 f"nothing was written; most sensitive layers (change of the answer): {layers}"
             )
         manifest.facts |= {name: {"fp32": before[name], "int8": after[name]} for name in before}
-        manifest.facts |= {"smooth": smooth, "judged": len(judge.val)}
+        manifest.facts |= {"smooth": smooth, "judged": len(gate.val)}
         atomic_write(folder / MANIFEST, manifest.to_json())
         folder.rename(dest)
     return manifest
 
 
-class _Judge:
+class AccuracyGate:
     """Pictures with labels, which calibrate eight bits and measure what they cost.
 
     Args:
         spec: the network's description.
         data: a data set; its train part calibrates, its val part judges, all of it both where it has no parts.
-        sizes: (height, width) of the export; empty takes the preparation's, of label maps all that the pictures have.
+        sizes: (height, width) of the export; empty takes the task's choice.
 
     Attributes:
         sizes: of the export.
-        val: pictures that judge: of label maps those that have one of the sizes once they are prepared.
+        val: pictures that judge.
+        metric: what is compared.
     """
 
     def __init__(self, spec: ModelSpec, data: str, sizes: Sequence[tuple[int, int]]) -> None:
-        self.spec, self.data, self.dense = spec, data, spec.task == "segment"
-        self.metric = "mIoU" if self.dense else "mAP" if spec.multi_label else "top1"
+        self.spec, self.task = spec, task_of(spec)
+        self.metric = self.task.metrics(spec)[0].name
         try:
-            self.val = self._part("val")
+            self.val = self.task.open_part(data, "val", spec)
         except MissingPart:  # no parts: all there is, for both
-            self.val = self._part(None)
+            self.val = self.task.open_part(data, None, spec)
         try:
-            self._train = self._part("train")
+            self._train = self.task.open_part(data, "train", spec)
         except MissingPart:
             self._train = self.val
-        self.sizes = list(dict.fromkeys(sizes or [default_size(spec)]))
-        if self.dense:
-            self._take_sizes(sizes)
+        self.sizes, self.val = self.task.export_sizes(self.val, spec, sizes, data)
 
     def calibration(self) -> list[np.ndarray]:
         """Return ``CALIBRATION`` pictures, an equal share of each size, (1, C, H, W) uint8 each."""
         order = np.random.default_rng(0).permutation(len(self._train))
         chosen = [int(index) for index in order[: max(16, CALIBRATION // len(self.sizes))]]
-        plans = [self._plan(size) for size in self.sizes]
-        return [resized(self._read(self._train, index), plan)[None].numpy() for plan in plans for index in chosen]
+        return [self.task.calibration(self._train, self.spec, size, index) for size in self.sizes for index in chosen]
 
     def scores(self, network: nn.Module) -> dict[str, float]:
-        """Return the metric; of a classifier of several sizes at each of them, by name."""
+        """Return the metric, by name; one a size where the task measures each."""
         with torch.inference_mode():
-            if self.dense:
-                return {self.metric: float(evaluate_segmentation(network, self.val, self.spec.preprocessing)["mIoU"])}
-            found = {}
-            for size in self.sizes:
-                report = evaluate(network, self.val, self._plan(size), batch=32, multi_label=self.spec.multi_label)
-                name = self.metric if len(self.sizes) == 1 else f"{self.metric} at {size[0]}x{size[1]}"
-                found[name] = float(report[self.metric])
-        return found
-
-    def _part(self, name: str | None) -> Any:
-        if self.dense:
-            return open_segmentation(self.data, name, list(self.spec.labels), self.spec.masks)
-        return match_classes(open_dataset(self.data, split=name), list(self.spec.labels))
-
-    def _plan(self, size: tuple[int, int]) -> Preprocessing:
-        if not self.dense and size == default_size(self.spec):
-            return self.spec.preprocessing
-        return dataclasses.replace(self.spec.preprocessing, size=size, resize="squash", resize_to=0)
-
-    def _read(self, part: Any, index: int) -> Image.Image:
-        return part.read(index, len(self.spec.preprocessing.mean) == 1)
-
-    def _take_sizes(self, wanted: Sequence[tuple[int, int]]) -> None:
-        """Keep the pictures that an export of fixed sizes can answer."""
-        pictures = (self._read(self.val, index) for index in range(len(self.val)))
-        shapes = [resized(picture, self.spec.preprocessing).shape for picture in pictures]
-        each = [(height, width) for _, height, width in shapes]
-        counts = Counter(each).most_common()
-        most = ", ".join(f"--size {height}x{width} for {count}" for (height, width), count in counts[:MOST_SIZES])
-        if not wanted and len(counts) > MOST_SIZES:
-            raise InputError(
-                f"{self.data}: the pictures have {len(counts)} sizes once they are prepared, too many for one export; "
-                f"name some, whose pictures then judge: {most}"
-            )
-        self.sizes = list(dict.fromkeys(wanted or [size for size, _ in counts]))
-        kept = [index for index, size in enumerate(each) if size in self.sizes]
-        if not kept:
-            raise InputError(f"{self.data}: no picture has one of the sizes once it is prepared; there are {most}")
-        self.val = self.val.subset(kept)
+            return self.task.scores(network, self.val, self.spec, self.sizes)

@@ -8,28 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from swinkit.cards import RunFacts, machine, plain
-from swinkit.models.systems import segmenter_macs
-from swinkit.models.variants import count_macs
+from swinkit.runs.card import RunFacts, machine, plain
 from swinkit.specs import ModelSpec
+from swinkit.tasks.table import task_of
 from swinkit.training import runs
 from swinkit.training.checkpoint import Progress
 from swinkit.training.recipe import Recipe, recipe_yaml
-
-METRICS: dict[str, tuple[str, ...]] = {
-    "classify": ("top1", "top5", "ece", "mAP", "f1_micro", "f1_macro"),
-    "simmim": (),
-    "segment": ("mIoU", "mAcc", "aAcc"),
-}
-
-
-def _macs(spec: ModelSpec) -> int:
-    if spec.decoder is None:
-        return count_macs(spec.variant)
-    if spec.backbone:
-        return 0
-    height, width = spec.preprocessing.size if spec.preprocessing.resize != "native" else (spec.variant.img_size,) * 2
-    return sum(segmenter_macs(spec.variant, spec.decoder, (height, width), reordered=True).values())
 
 
 def facts_of(
@@ -39,7 +23,10 @@ def facts_of(
     train_data, val_data = parts
     hardware, software = machine()
     best = next((row for row in progress.rows if row["epoch"] == progress.best_epoch), progress.rows[-1])
-    metrics: dict[str, float] = {name: best[name] for name in METRICS[plan.task] if best.get(name) is not None}
+    task = task_of(spec)
+    names = [metric.name for metric in task.metrics(spec) if metric.kept]
+    metrics: dict[str, float] = {name: best[name] for name in names if best.get(name) is not None}
+    cost = task.cost(spec).macs
     weights_file = folder / runs.BEST
     kind = "classes: " + ", ".join(plain(label) for label in spec.labels[:20]) + (" ..." if len(spec.labels) > 20 else "")
     return RunFacts(
@@ -65,7 +52,8 @@ def facts_of(
             f"{progress.skipped} training steps were skipped because they were not finite",
         ],
         licences={"code": "apache-2.0", "weights": plan.licence or None, "data": plan.data.licence or None},
-        task=spec.task,
+        pipeline=task.pipeline,
+        use=task.use,
         hardware=hardware,
         software=software,
         started=progress.started,
@@ -76,9 +64,10 @@ def facts_of(
         kilowatt_hours=progress.kilowatt_hours,
         carbon_kg=progress.carbon_kg,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        gflops=_macs(spec) / 1e9,
+        gflops=None if cost is None else cost / 1e9,
         base_model=spec.facts.get("started_from"),
         unknown={
+            "gflops": "such a backbone is not counted here",
             "kilowatt_hours": "no meter could be read",
             "carbon_kg": "the environment variable SWINKIT_COUNTRY did not say where the power came from",
             "licence weights": "nobody said it with --set licence=...; data and first checkpoint bind them",

@@ -1,70 +1,22 @@
-"""What a network says about one image, as typed values."""
+"""What a segmenter says about one image: the label map, its shares, its drawing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from swinkit.data.images import read_image
 from swinkit.data.masks import encode_mask, paint
 from swinkit.errors import InputError, shown
 from swinkit.files import atomic_path
+from swinkit.tasks.base import drawn_on
+from swinkit.tasks.chart import bar_chart
 
-BAR_CELLS = 30
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class: its name, its index among the network's outputs, its probability (0..1)."""
-
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class ClassificationResult:
-    """The answer for one image.
-
-    Args:
-        source: path of the image, or a description of one that came without.
-        predictions: most probable first; empty when the image could not be read.
-        error: why the image could not be read, one sentence; None when it could.
-    """
-
-    source: str
-    predictions: tuple[Prediction, ...] = ()
-    error: str | None = None
-
-    @property
-    def top(self) -> Prediction:
-        """The most probable class.
-
-        Raises:
-            InputError: the image could not be read; the message is ``error``.
-        """
-        if not self.predictions:
-            raise InputError(self.error or f"{self.source}: there are no predictions")
-        return self.predictions[0]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready values: ``source``, ``predictions`` (``label``, ``index``, ``probability``), ``error``."""
-        return {
-            "source": self.source,
-            "predictions": [asdict(prediction) for prediction in self.predictions],
-            "error": self.error,
-        }
-
-    def bars(self) -> str:
-        """Return a line a class: name, bar, per cent; under the source as a heading."""
-        if self.error is not None:
-            return shown(self.error)
-        return _chart(self.source, [(prediction.label, prediction.probability) for prediction in self.predictions])
+_INK, _PAPER = (33, 37, 41), (255, 255, 255)
 
 
 @dataclass(frozen=True)
@@ -90,6 +42,9 @@ class SegmentationResult:
         picture: the image itself where it came in memory; of a file, which is read again when a drawing is asked for, None.
     """
 
+    columns: ClassVar[tuple[str, ...]] = ("rank", "label", "index", "pixels", "share")
+    suffix: ClassVar[str] = ".png"
+
     source: str
     mask: np.ndarray | None = None
     labels: tuple[str, ...] = ()
@@ -111,11 +66,9 @@ class SegmentationResult:
         Raises:
             InputError: the image could not be read, or its file has another size than when it was answered.
         """
-        from swinkit.prediction.draw import with_legend
-
         mask = self._mask()
         assert self.palette is not None
-        picture = self.picture if self.picture is not None else read_image(Path(self.source))
+        picture = drawn_on(self.source, self.picture)
         if picture.size != mask.shape[::-1]:
             raise InputError(
                 f"{self.source}: is {picture.width}x{picture.height} now, and was {mask.shape[1]}x{mask.shape[0]} when it was "
@@ -145,7 +98,24 @@ class SegmentationResult:
         """Return a line a class that occurs: name, bar, per cent of the picture; under the source as a heading."""
         if self.error is not None:
             return shown(self.error)
-        return _chart(self.source, [(area.label, area.share) for area in self.areas])
+        return bar_chart(self.source, [(area.label, area.share) for area in self.areas])
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return a row a class that occurs: rank, label, index, pixels, share."""
+        return [(rank, a.label, a.index, a.pixels, f"{a.share:.6f}") for rank, a in enumerate(self.areas, start=1)]
+
+    def line(self) -> str:
+        """Return the source and the largest classes."""
+        shares = ", ".join(f"{area.label} {100 * area.share:.0f} %" for area in self.areas[:4])
+        return f"{self.source}  {shares}"
+
+    def text(self) -> list[str]:
+        """Return ``bars`` as lines."""
+        return self.bars().split("\n")
+
+    def draw(self) -> Image.Image:
+        """Return ``overlay``."""
+        return self.overlay()
 
     def _mask(self) -> np.ndarray:
         if self.mask is None:
@@ -153,14 +123,33 @@ class SegmentationResult:
         return self.mask
 
 
-def _chart(heading: str, rows: list[tuple[str, float]]) -> str:
-    """Return a heading and a line for each label and share (0..1); no name can bring a line of its own."""
-    named = [(shown(label), share) for label, share in rows]
-    width = max((len(label) for label, _ in named), default=0)
-    lines = [f"  {label:<{width}}  {_bar(share)} {100 * share:5.1f} %" for label, share in named]
-    return "\n".join([shown(heading), *lines])
+def with_legend(picture: Image.Image, areas: Sequence[Area], palette: np.ndarray) -> Image.Image:
+    """Return the picture with a strip below it that names the colours, largest area first.
 
-
-def _bar(share: float) -> str:
-    full, eighths = divmod(round(share * BAR_CELLS * 8), 8)
-    return ("█" * full + (_EIGHTHS[eighths] if eighths else "")).ljust(BAR_CELLS)
+    Args:
+        picture: RGB.
+        areas: classes that occur.
+        palette: (K, 3) uint8.
+    """
+    size = max(10, min(32, picture.width // 36))
+    font = ImageFont.load_default(size)
+    entries = [(area, f"{area.label} {100 * area.share:.0f} %") for area in areas]
+    rows: list[list[tuple[int, Area, str]]] = [[]]
+    left = size
+    for area, text in entries:
+        width = round(2 * size + font.getlength(text) + size)
+        if left + width > picture.width and rows[-1]:
+            rows.append([])
+            left = size
+        rows[-1].append((left, area, text))
+        left += width
+    height = round(1.7 * size)
+    whole = Image.new("RGB", (picture.width, picture.height + height * len(rows) + size), _PAPER)
+    whole.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(whole)
+    for line, row in enumerate(rows):
+        top = picture.height + size // 2 + line * height
+        for left, area, text in row:
+            pen.rectangle((left, top, left + 1.4 * size, top + size), tuple(int(v) for v in palette[area.index]), _INK)
+            pen.text((left + 2 * size, top - 0.1 * size), text, _INK, font)
+    return whole

@@ -13,9 +13,9 @@ from swinkit.data.check import Report, check_doubles, look
 from swinkit.data.containers import FolderSource, Source, ZipSource
 from swinkit.data.masks import IGNORED, read_mask
 from swinkit.data.parts import PARTS, MissingPart
-from swinkit.data.segmentation import SegmentationData, find_pairs, named, names_a_layout, open_segmentation, part_of
 from swinkit.errors import ImageError, InputError
 from swinkit.specs import MaskRules
+from swinkit.tasks.segment.data import SegmentationData, find_pairs, named, names_a_layout, open_segmentation, part_of
 
 
 def has_masks(source: str | Path) -> bool:
@@ -29,9 +29,7 @@ def has_masks(source: str | Path) -> bool:
     return bool(pairs.pictures and pairs.masks) or names_a_layout(names)
 
 
-def check_masks(
-    source: str | Path, progress: Callable[[int, int], None] | None = None, void: Sequence[int] = ()
-) -> Report:
+def check_masks(source: str | Path, progress: Callable[[int, int], None] | None = None, void: Sequence[int] = ()) -> Report:
     """Read every pair and report: ``counts`` are the pictures of each part that have a class (a value, without names).
 
     Args:

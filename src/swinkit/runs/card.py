@@ -27,7 +27,6 @@ SECTIONS = (
     "Licences",
     "How to use",
 )
-PIPELINES = {"classify": "image-classification", "segment": "image-segmentation", "simmim": "image-feature-extraction"}
 KNOWN_LICENCES = ("apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0")
 LIBRARIES = ("swinkit", "torch", "torchvision", "accelerate", "torchmetrics", "numpy", "pillow")
 UNITS = {"avx2": "AVX2", "avx512f": "AVX512", "avx512_vnni": "VNNI", "amx_tile": "AMX"}  # by flag of /proc/cpuinfo
@@ -52,7 +51,8 @@ class RunFacts:
         checkpoint_bytes: size of the weights file.
         kilowatt_hours, carbon_kg: measured by codecarbon.
         licences: of "code", "weights" and "data".
-        task: row of ``swinkit.tasks.TASKS``.
+        pipeline: tag of the Hugging Face Hub.
+        use: lines of Python that show its use.
         intended, out_of_scope, limits: lines.
         parameters: of the network.
         gflops: multiply-adds of an image.
@@ -71,7 +71,8 @@ class RunFacts:
     out_of_scope: list[str]
     limits: list[str]
     licences: dict[str, str | None]
-    task: str = "classify"
+    pipeline: str
+    use: tuple[str, ...] = ()
     hardware: str | None = None
     software: str | None = None
     started: str | None = None
@@ -100,7 +101,7 @@ def run_card(facts: RunFacts) -> str:
     hub = need("huggingface_hub", "train")
     results = [
         hub.EvalResult(
-            task_type=PIPELINES[facts.task],
+            task_type=facts.pipeline,
             dataset_type="imagefolder",
             dataset_name=facts.dataset,
             dataset_split="validation",
@@ -115,8 +116,8 @@ def run_card(facts: RunFacts) -> str:
         license=licence if licence in KNOWN_LICENCES else "other",
         license_name=None if licence in KNOWN_LICENCES else "see-licences-section",
         library_name="swinkit",
-        pipeline_tag=PIPELINES[facts.task],
-        tags=["swin", PIPELINES[facts.task], "swinkit"],
+        pipeline_tag=facts.pipeline,
+        tags=["swin", facts.pipeline, "swinkit"],
         model_name=facts.name,
         eval_results=results or None,
     )
@@ -301,18 +302,7 @@ Both by codecarbon in offline mode; where no power meter is readable it estimate
         evaluation,
         environment,
         licences,
-        _use(facts.task),
+        "\n".join(["```python", "import swinkit", "", *facts.use, "```"]),
     )
     sections = (f"## {title}\n\n{content}\n" for title, content in zip(SECTIONS, contents, strict=True))
     return "\n".join((f"# {plain(facts.name)}\n\n{facts.description}\n", *sections))
-
-
-_LINES = {
-    "classify": ('predictor = swinkit.load("weights/best.safetensors")', 'print(predictor.predict("photo.jpg").top)'),
-    "segment": ('predictor = swinkit.load("weights/best.safetensors")', 'print(predictor.predict("photo.jpg").areas)'),
-    "simmim": ('# an encoder without classes: a start for "swinkit train finetune --model weights/best.safetensors"',),
-}
-
-
-def _use(task: str) -> str:
-    return "\n".join(["```python", "import swinkit", "", *_LINES[task], "```"])

@@ -19,10 +19,20 @@ from swinkit.data.transforms import normalise, resized
 from swinkit.errors import DatasetError, InputError
 from swinkit.extras import need
 from swinkit.files import parse_json, read_file
-from swinkit.specs import Preprocessing
+from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.training.log import Metric
 
 BINS = 15
 MAX_REAL_BYTES = 64 * 2**20  # ImageNet ReaL has one
+
+
+ONE = (Metric("top1", "top-1"), Metric("top5", "top-5"), Metric("ece", share=False))
+SEVERAL = (Metric("mAP"), Metric("f1_micro", share=False), Metric("f1_macro", share=False))
+
+
+def metrics_of(spec: ModelSpec) -> tuple[Metric, ...]:
+    """Return the numbers of a report that people look at, by whether a picture has one label or several."""
+    return SEVERAL if spec.multi_label else ONE
 
 
 class Data(Protocol):
@@ -200,7 +210,7 @@ def _rates(right: Tensor, truth: Tensor, answers: Tensor) -> tuple[list[dict[str
     return rates, {name: sum(rate[name] or 0.0 for rate in met) / max(1, len(met)) for name in ("precision", "recall", "f1")}
 
 
-def evaluate(
+def evaluate_classifier(
     model: nn.Module,
     data: Data,
     preprocessing: Preprocessing,

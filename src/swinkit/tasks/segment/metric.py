@@ -13,13 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from swinkit.data.masks import IGNORED, MASK_SUFFIXES, read_mask
-from swinkit.engines.dense import Passes, label_map
 from swinkit.errors import DatasetError, ImageError
 from swinkit.specs import Preprocessing
+from swinkit.tasks.segment.passes import Passes, label_map
+from swinkit.training.log import Metric
+
+METRICS = (Metric("mIoU"), Metric("mAcc"), Metric("aAcc"))
 
 
 class Data(Protocol):
-    """Pictures with label maps, as ``swinkit.data.segmentation`` gives them."""
+    """Pictures with label maps, as ``swinkit.tasks.segment.data`` gives them."""
 
     classes: list[str]
 

@@ -1,0 +1,1 @@
+"""Pre-training without labels: SimMIM (arXiv 2111.09886)."""
