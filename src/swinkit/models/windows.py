@@ -1,4 +1,4 @@
-"""Positions only: which token sits in which window, who may see whom, how far apart two tokens are.
+"""Windows: which token sits in which, who may see whom, how far apart two tokens are.
 
 Everything here is a function of sizes. Tables are cached by size (a bounded cache, never part of a checkpoint) and become
 constants of an exported graph; one whose sizes are free computes them, as torch.compile's does.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,60 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import _disable_current_modes
 
 Device = torch.device | None
+# Multiplying before the map is cut leaves out the products of padding but moves rows three times as wide. It pays where the share of
+# padding in a map times C is larger than this (measured on a CPU: benchmarks, section pyramid).
+PADDING_PAYS = 100
 MASKED = -100.0  # the original code's finite mask; released weights were trained with it
+
+
+class Windows(NamedTuple):
+    """How a map is cut: into N windows of T = side**2 tokens each.
+
+    Attributes:
+        height, width: size of the map in tokens.
+        side: of a window in tokens.
+        shift: rows and columns the map is rolled by, up and left, before it is cut.
+    """
+
+    height: int
+    width: int
+    side: int
+    shift: int
+
+    def partition(self, x: Tensor, pad_value: Tensor | None = None) -> Tensor:
+        """Return the tokens window by window: (B, H*W, C) -> (B, N*T, C).
+
+        Args:
+            x: the map, row-major.
+            pad_value: (C,) the token that fills windows beyond the map; None is zeros.
+        """
+        return rearrange(x, table("index", *self, device=x.device), table("inverse", *self, device=x.device), pad_value)
+
+    def reverse(self, x: Tensor) -> Tensor:
+        """Return the map again, without its padding: (B, N*T, C) -> (B, H*W, C)."""
+        return rearrange(x, table("inverse", *self, device=x.device), table("index", *self, device=x.device))
+
+    def mask(self, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what is added to the scores of every window.
+
+        Args:
+            bias: (heads, T, T) of the positions, the same in every window.
+            dtype: of the answer.
+
+        Returns:
+            (N, heads, T, T), -100 lower where two tokens may not see each other; (1, heads, T, T) where no window is shifted.
+        """
+        if not self.shift:
+            return bias[None].to(dtype)
+        masks = table("masks", self.side, self.shift, device=bias.device)[:, None]  # (4, 1, T, T)
+        patterns = table("patterns", self.height, self.width, self.side, device=bias.device)
+        return (bias + masks.to(bias.dtype)).to(dtype)[patterns]
+
+    def multiply_first(self, channels: int) -> bool:
+        """Say whether there is so much padding that a linear layer, C to 3C, is quicker on the map than on its windows."""
+        area = self.height * self.width
+        padding = whole(self.height, self.side) * whole(self.width, self.side) * self.side**2 - area
+        return not known(padding * channels <= PADDING_PAYS * area)
 
 
 def window_index(height: int, width: int, window: int, shift: int, device: Device = None) -> Tensor:
@@ -122,6 +175,12 @@ def bias_index(window: int, table_side: int, device: Device = None) -> Tensor:
     return rows.reshape(window * window, window * window)
 
 
+def bias_of(rows: Tensor, window: int, table_side: int) -> Tensor:
+    """Return the bias of every pair of tokens in a window: rows of ``bias_index``, (table_side**2, heads) -> (heads, T, T)."""
+    index = table("bias", window, table_side, device=rows.device)
+    return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)
+
+
 def relative_coordinates(window: int, reference: int, device: Device = None) -> Tensor:
     """Return V2's log-spaced coordinates, one row for each row of the bias table.
 
@@ -176,29 +235,29 @@ class _Rearrange(torch.autograd.Function):
         return _gather(gradient, ctx.saved_tensors[0]), None, None
 
 
-def _gather(tokens: Tensor, index: Tensor, beyond: Tensor | None = None) -> Tensor:
-    """Take tokens; an index one past the last is the token ``beyond``, or zeros."""
+def _gather(tokens: Tensor, index: Tensor, pad_value: Tensor | None = None) -> Tensor:
+    """Take tokens; an index one past the last is the token ``pad_value``, or zeros."""
     if not known(index.shape[0] <= tokens.shape[1]):
-        if beyond is None:
+        if pad_value is None:
             tokens = F.pad(tokens, (0, 0, 0, 1))
         else:
-            tokens = torch.cat((tokens, beyond.to(tokens.dtype).expand(tokens.shape[0], 1, -1)), dim=1)
+            tokens = torch.cat((tokens, pad_value.to(tokens.dtype).expand(tokens.shape[0], 1, -1)), dim=1)
     return tokens.index_select(1, index)
 
 
-def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor, beyond: Tensor | None = None) -> Tensor:
+def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor, pad_value: Tensor | None = None) -> Tensor:
     """Return (B, len(index), C): the tokens (B, L, C) in the order of ``index``.
 
     Args:
         tokens: (B, L, C).
         index: places to take; L means padding.
         inverse: leads back, for the gradient.
-        beyond: (C,) what padding is; None is zeros.
+        pad_value: (C,) what padding is; None is zeros.
     """
     if torch.compiler.is_exporting() or not tokens.requires_grad:
-        return _gather(tokens, index, beyond)
+        return _gather(tokens, index, pad_value)
     moved = _Rearrange.apply(tokens, index, inverse)
-    return moved if beyond is None else moved + (index == tokens.shape[1])[:, None] * beyond.to(moved.dtype)
+    return moved if pad_value is None else moved + (index == tokens.shape[1])[:, None] * pad_value.to(moved.dtype)
 
 
 def known(condition: bool | torch.SymBool) -> bool:
