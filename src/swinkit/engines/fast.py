@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.linear import linear
@@ -81,7 +82,7 @@ def _fold_block(block: Block) -> None:
         return
     spread = block.norm1.weight.abs()
     if spread.min() > 1e-4 * spread.max():  # else no normalised token leads to the zero token that padding is
-        attention.padding_token = -block.norm1.bias / block.norm1.weight  # type: ignore[assignment]
+        attention.padding_token = -block.norm1.bias / block.norm1.weight
         _fold_norm(block.norm1, attention.qkv)
     _fold_norm(block.norm2, block.mlp.fc1)
     rows = attention.qkv.out_features // 3
@@ -105,10 +106,11 @@ class _EmbedPixels(PatchEmbed):
 
     padding_colour: Tensor
 
-    def pad(self, images: Tensor) -> Tensor:
-        if images.shape[2] % self.patch_size or images.shape[3] % self.patch_size:
-            images = super().pad(images - self.padding_colour) + self.padding_colour
-        return images
+    def forward(self, images: Tensor) -> Tensor:
+        bottom, right = -images.shape[2] % self.patch_size, -images.shape[3] % self.patch_size
+        if bottom or right:
+            images = F.pad(images - self.padding_colour, (0, right, 0, bottom)) + self.padding_colour
+        return super().forward(images)
 
 
 class FromPixels(nn.Module):

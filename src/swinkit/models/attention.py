@@ -1,7 +1,7 @@
 """Attention for training on a CPU: three products and a softmax, and their gradient, written out.
 
-PyTorch's fused attention has no gradient for a bias on a CPU. It then goes a slow way: scores in float32 whatever the precision,
-a bias repeated for the batch, and products whose layouts are slow. ``python -m benchmarks --only training`` prints the difference.
+PyTorch's fused attention has no gradient for a bias on a CPU. Its way around is slow: scores in float32 whatever the precision, a
+bias repeated for the batch, products in slow layouts. ``python -m benchmarks --only training`` prints the difference.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         scores = bias.repeat(query.shape[0] // bias.shape[0], 1, 1).baddbmm_(query, key.transpose(1, 2), alpha=scale)
-        weights = F.threshold_(scores.softmax(dim=-1).to(value.dtype), NOTHING, 0.0)  # (M, T, T)
+        weights = F.threshold(scores.softmax(dim=-1), NOTHING, 0.0, inplace=True).to(value.dtype)  # (M, T, T)
         return weights @ value, weights
 
     @staticmethod

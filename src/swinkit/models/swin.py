@@ -25,15 +25,12 @@ from torch.utils.checkpoint import checkpoint
 
 from swinkit.errors import InputError
 from swinkit.models import windows
-from swinkit.models.attention import explicit_attention
 from swinkit.models.images import check_images
 from swinkit.models.linear import apply, linear
-from swinkit.models.windows import Windows
+from swinkit.models.windows import Windows, attend
 from swinkit.specs import Variant
 
 MAX_LOGIT_SCALE = math.log(100.0)
-# A GPU's fused attention takes a bias only whose rows begin at multiples of so many numbers; others PyTorch computes in float32.
-ALIGNED = 8
 
 
 class PatchEmbed(nn.Module):
@@ -46,33 +43,23 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.proj(self.pad(images))
-        return self.norm(x.flatten(2).transpose(1, 2)).unflatten(1, x.shape[2:])
-
-    def pad(self, images: Tensor) -> Tensor:
-        """Pad zeros right and bottom until height and width are multiples of the patch."""
         bottom, right = -images.shape[2] % self.patch_size, -images.shape[3] % self.patch_size
-        return images if windows.known(bottom == 0) and windows.known(right == 0) else F.pad(images, (0, right, 0, bottom))
+        if not (windows.known(bottom == 0) and windows.known(right == 0)):
+            images = F.pad(images, (0, right, 0, bottom))
+        x = self.proj(images)
+        return self.norm(x.flatten(2).transpose(1, 2)).unflatten(1, x.shape[2:])
 
 
 class WindowAttention(nn.Module):
-    """Attention among the tokens of each window, with a learned bias for each offset: what versions 1 and 2 share.
+    """Attention among the tokens of each window, with a learned bias for each offset: what versions 1 and 2 share."""
 
-    Attributes:
-        scale: of the products of queries and keys.
-    """
-
-    scale = 1.0
+    scale = 1.0  # of the products of queries and keys
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-
-    def init_weights(self) -> None:
-        """Initialise what is neither a linear layer nor a norm."""
-        raise NotImplementedError
 
     def bias(self, window: int) -> Tensor:
         """Return the position bias (heads, T, T) for a window not larger than the one it was made for."""
@@ -82,31 +69,23 @@ class WindowAttention(nn.Module):
         """Return what is added to queries, keys and values: (3C,)."""
         return self.qkv.bias
 
-    def comparable(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries and keys as their product compares them."""
-        return query, key
-
     def forward(self, x: Tensor, cut: Windows) -> Tensor:
         """Cut a map into windows, attend inside each, put the map together again: (B, H*W, C) -> same."""
-        query, key, value = self.heads(x, cut)
-        bias = cut.mask(self.bias(cut.side), value.dtype)
-        mixed = attend(query, key, value, bias, self.scale)  # (B*N, heads, T, D)
+        query, key, value = self.heads(*self.project(x, cut), tokens=cut.side**2)  # (B*N, heads, T, D)
+        mixed = attend(query, key, value, cut.mask(self.bias(cut.side), value.dtype), self.scale)
         mixed = mixed.transpose(1, 2).flatten(2).reshape(x.shape[0], -1, x.shape[2])  # (B, N*T, C)
         return apply(self.proj, cut.reverse(mixed))
 
     def weights(self, x: Tensor, cut: Windows) -> Tensor:
         """Return how much every token (first T) takes of every other of its window: (B, H*W, C) -> (B, N, heads, T, T)."""
-        query, key, _ = self.heads(x, cut)
+        query, key, _ = self.heads(*self.project(x, cut), tokens=cut.side**2)
         scores = (self.scale * query @ key.transpose(2, 3)).unflatten(0, (x.shape[0], -1))
         return (scores + cut.mask(self.bias(cut.side), scores.dtype)).softmax(dim=-1)
 
-    def heads(self, x: Tensor, cut: Windows) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of every window: (B, H*W, C) -> three times (B*N, heads, T, D)."""
-        query, key, value = (
-            part.reshape(-1, cut.side**2, x.shape[2]).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.project(x, cut)
-        )
-        return *self.comparable(query, key), value
+    def heads(self, query: Tensor, key: Tensor, value: Tensor, tokens: int) -> list[Tensor]:
+        """Part windows and heads: (B, N*T, C) each -> (B*N, heads, T, D) each, T = ``tokens``."""
+        parts = [part.reshape(-1, tokens, part.shape[2]) for part in (query, key, value)]
+        return [part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
     def project(self, x: Tensor, cut: Windows) -> Sequence[Tensor]:
         """Cut the map into windows and multiply: (B, H*W, C) -> queries, keys and values, each (B, N*T, C)."""
@@ -131,19 +110,18 @@ class WindowAttentionV1(WindowAttention):
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def bias(self, window: int) -> Tensor:
-        return windows.bias_of(self.relative_position_bias_table, window, self.table_side)
+        table = self.relative_position_bias_table
+        index = windows.table("bias", window, self.table_side, device=table.device)
+        return table[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)
 
 
 class WindowAttentionV2(WindowAttention):
-    """Cosine attention with a bias from a small network on log-spaced offsets (arXiv 2111.09883, sections 3.2, 3.3).
-
-    ``reference`` is the window the position network was trained with.
-    """
+    """Cosine attention with a bias from a small network on log-spaced offsets (arXiv 2111.09883, sections 3.2, 3.3)."""
 
     def __init__(self, dim: int, window: int, num_heads: int, reference: int) -> None:
         super().__init__(dim, num_heads, qkv_bias=False)
         self.window = window
-        self.reference = reference
+        self.reference = reference  # the window the position network was trained with
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0)))
@@ -159,30 +137,18 @@ class WindowAttentionV2(WindowAttention):
         coordinates = windows.table("coordinates", self.window, self.reference, device=device)
         with torch.autocast(device.type, enabled=False):
             rows = 16.0 * torch.sigmoid(self.cpb_mlp(coordinates.to(dtype)))  # ((2W-1)^2, heads)
-        return windows.bias_of(rows, window, 2 * self.window - 1)
+        index = windows.table("bias", window, 2 * self.window - 1, device=device)
+        return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)
 
     def qkv_bias(self) -> Tensor:
         # The key has no bias: a constant added to every key cancels in the softmax of V1 but not in a cosine.
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
-    def comparable(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    def heads(self, query: Tensor, key: Tensor, value: Tensor, tokens: int) -> list[Tensor]:
+        query, key, value = super().heads(query, key, value, tokens)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        scaled = (F.normalize(query.float(), dim=-1) * scale).to(query.dtype)
-        return scaled, F.normalize(key.float(), dim=-1).to(key.dtype)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale q k^T + bias) v: three times (B*N, heads, T, D), bias (1 or N, heads, T, T) -> as the first."""
-    if query.requires_grad and query.device.type == "cpu":
-        return explicit_attention(query, key, value, bias, scale)
-    tokens, on_gpu = query.shape[2], query.device.type == "cuda"
-    if on_gpu:
-        bias = F.pad(bias, (0, -tokens % ALIGNED)).contiguous()
-    if not windows.known(bias.shape[0] == 1):
-        bias = bias.expand(query.shape[0] // bias.shape[0], *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
-    if on_gpu:
-        bias = bias[..., :tokens]
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
+        query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
+        return [query, F.normalize(key.float(), dim=-1).to(value.dtype), value]
 
 
 class Mlp(nn.Module):
@@ -257,7 +223,7 @@ class PatchMerging(nn.Module):
         index, inverse = (windows.table(name, height, width, device=x.device) for name in ("merging", "merged"))
         x = windows.rearrange(x.flatten(1, 2), index, inverse).reshape(batch, -1, 4 * channels)
         x = self.norm(apply(self.reduction, x)) if self.post_norm else apply(self.reduction, self.norm(x))
-        return x.unflatten(1, (windows.whole(height, 2), windows.whole(width, 2)))
+        return x.unflatten(1, ((height + 1) // 2, (width + 1) // 2))
 
 
 class Stage(nn.Module):
@@ -318,7 +284,7 @@ class Swin(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, WindowAttention):
+            elif isinstance(module, WindowAttentionV1 | WindowAttentionV2):
                 module.init_weights()
         if self.absolute_pos_embed is not None:
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
@@ -356,6 +322,36 @@ class Swin(nn.Module):
             if stage.downsample is not None:
                 x = stage.downsample(x)
         return maps
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the map of every stage before its norm and merging: (B, in_chans, H, W) -> (B, C, h, w) each."""
+        return [x.permute(0, 3, 1, 2) for x in self.stages(self.embed(images))]
+
+    def attention_weights(self, images: Tensor, stage: int, block: int) -> Tensor:
+        """Return the softmax of one block's attention.
+
+        Args:
+            images: (B, in_chans, H, W), normalised; H, W >= 1.
+            stage, block: from 0; every second block has shifted windows.
+
+        Returns:
+            (B, N, heads, T, T): N windows of T tokens, row-major over the map, which a shifted block rolls up and left; the last
+            axis is the token that is looked at.
+
+        Raises:
+            InputError: there is no such block.
+        """
+        depths = self.variant.depths
+        if not (0 <= stage < len(depths) and 0 <= block < depths[stage]):
+            raise InputError(f"there is no block {block} in stage {stage}; the stages, counted from 0, have {depths} blocks")
+        attention, found = self.get_submodule(f"layers.{stage}.blocks.{block}.attn"), []
+        assert isinstance(attention, WindowAttention)
+        hook = attention.register_forward_pre_hook(lambda _, inputs: found.append(attention.weights(*inputs)))
+        try:
+            self.stages(self.embed(images))
+        finally:
+            hook.remove()
+        return found[0]
 
 
 class SwinBackbone(Swin):
