@@ -78,7 +78,7 @@ def test_weights_times_values_are_what_a_block_computes(
     with torch.no_grad():
         weights = model.attention_weights(images, *place)
         x, cut, answer = seen[0]
-        value = attention.heads(*attention.project(x, cut), tokens=cut.side**2)[2]
+        value = attention.heads(attention.project(x, cut), cut.side**2)[2]
         mixed = (weights.flatten(0, 1) @ value).transpose(1, 2).flatten(2)
         expected = attention.proj(cut.reverse(mixed.reshape(len(x), -1, x.shape[2])))
     torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-5)

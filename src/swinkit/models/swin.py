@@ -71,20 +71,20 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, cut: Windows) -> Tensor:
         """Cut a map into windows, attend inside each, put the map together again: (B, H*W, C) -> same."""
-        query, key, value = self.heads(*self.project(x, cut), tokens=cut.side**2)  # (B*N, heads, T, D)
+        query, key, value = self.heads(self.project(x, cut), cut.side**2)  # (B*N, heads, T, D)
         mixed = attend(query, key, value, cut.mask(self.bias(cut.side), value.dtype), self.scale)
         mixed = mixed.transpose(1, 2).flatten(2).reshape(x.shape[0], -1, x.shape[2])  # (B, N*T, C)
         return apply(self.proj, cut.reverse(mixed))
 
     def weights(self, x: Tensor, cut: Windows) -> Tensor:
         """Return how much every token (first T) takes of every other of its window: (B, H*W, C) -> (B, N, heads, T, T)."""
-        query, key, _ = self.heads(*self.project(x, cut), tokens=cut.side**2)
+        query, key, _ = self.heads(self.project(x, cut), cut.side**2)
         scores = (self.scale * query @ key.transpose(2, 3)).unflatten(0, (x.shape[0], -1))
         return (scores + cut.mask(self.bias(cut.side), scores.dtype)).softmax(dim=-1)
 
-    def heads(self, query: Tensor, key: Tensor, value: Tensor, tokens: int) -> list[Tensor]:
+    def heads(self, parts: Sequence[Tensor], tokens: int) -> list[Tensor]:
         """Part windows and heads: (B, N*T, C) each -> (B*N, heads, T, D) each, T = ``tokens``."""
-        parts = [part.reshape(-1, tokens, part.shape[2]) for part in (query, key, value)]
+        parts = [part.reshape(-1, tokens, part.shape[2]) for part in parts]
         return [part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
     def project(self, x: Tensor, cut: Windows) -> Sequence[Tensor]:
@@ -144,8 +144,8 @@ class WindowAttentionV2(WindowAttention):
         # The key has no bias: a constant added to every key cancels in the softmax of V1 but not in a cosine.
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
-    def heads(self, query: Tensor, key: Tensor, value: Tensor, tokens: int) -> list[Tensor]:
-        query, key, value = super().heads(query, key, value, tokens)
+    def heads(self, parts: Sequence[Tensor], tokens: int) -> list[Tensor]:
+        query, key, value = super().heads(parts, tokens)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
         return [query, F.normalize(key.float(), dim=-1).to(value.dtype), value]
