@@ -26,6 +26,7 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks import accelerator as on_accelerator
+from benchmarks import training as trained
 from benchmarks.contenders import (
     FLOORS,
     PARTS,
@@ -56,8 +57,8 @@ BOUND = 1e-4  # of answers that shall be equal
 class Bench:
     """Options of the run."""
 
-    def __init__(self, rounds: int, photos: int, cache: Path) -> None:
-        self.rounds, self.photos, self.cache = rounds, photos, cache
+    def __init__(self, rounds: int, photos: int, cache: Path, batch: int = 16) -> None:
+        self.rounds, self.photos, self.cache, self.batch = rounds, photos, cache, batch
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -322,6 +323,11 @@ def accelerator(bench: Bench) -> str:
     return on_accelerator.tables(resolve(SMALL)[1], torch.device("cuda"), bench.rounds)
 
 
+def training(bench: Bench) -> str:
+    """A training step of Swin-T at 224 on the CPU, beside timm and transformers: same weights, losses compared."""
+    return trained.tables(bench.batch, bench.rounds)
+
+
 SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "classify": ("Swin-S at 224, exact", classify),
     "profile": ("Where the time goes", profile),
@@ -331,6 +337,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "segment": ("UPerNet at 512 x 512", segment),
     "sizes": ("Cost against size", sizes),
     "photos": ("From photos on disk to top-5", photos),
+    "training": ("A training step", training),
     "exports": ("Exports agree", exports),
     "accelerator": ("Swin-S at 224 on an accelerator", accelerator),
 }
@@ -343,6 +350,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(SECTIONS), default=None, metavar="SECTION")
     parser.add_argument("--rounds", type=int, default=7, help="calls of each, in turn")
     parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=16, help="pictures of a training step")
     parser.add_argument("--cache", type=Path, help="folder that keeps exports between runs")
     parser.add_argument("--pages", type=Path, default=PAGES, help="folder of the pages")
     arguments = parser.parse_args()
@@ -353,7 +361,7 @@ def main() -> None:
     if arguments.rounds < 7:
         print("medians of fewer than seven calls are for trying out only")
     with tempfile.TemporaryDirectory() as temporary:
-        bench = Bench(arguments.rounds, arguments.photos, arguments.cache or Path(temporary))
+        bench = Bench(arguments.rounds, arguments.photos, arguments.cache or Path(temporary), arguments.batch)
         for name in chosen:
             title, section = SECTIONS[name]
             torch.manual_seed(0)

@@ -28,7 +28,7 @@ from benchmarks.peers import (
     same,
     spec_of,
 )
-from swinkit.models import swin
+from swinkit.models import windows
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import SwinBackbone
@@ -123,7 +123,7 @@ def pyramid_makers(cache: Path) -> dict[str, Callable[[], Call | dict[str, Call]
     def ours(engine: str, padding: float | None = None) -> Call:
         model = given()[0]
         if padding is not None:  # of this process only, and before an engine is made: it exports when it is made
-            swin.PADDING_PAYS = padding
+            windows.PADDING_PAYS = padding
         if engine == "torch":  # as ``create_backbone`` gives it
             return last(model)
         spec = ModelSpec(model.variant.changed(num_classes=0), Preprocessing((800, 1216)), name="swin_tiny")

@@ -14,7 +14,7 @@ import torch
 from benchmarks import ablation, contenders, processor, turns
 from benchmarks.sequences import hold_out
 
-from swinkit.models import swin
+from swinkit.models import windows
 
 
 def test_the_ablation_s_table_has_means_spreads_and_paired_differences() -> None:
@@ -135,8 +135,8 @@ def test_a_contender_that_fails_is_named(kind: str, words: str) -> None:
 
 def test_an_engine_is_made_with_the_padded_rows_its_row_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[float] = []
-    monkeypatch.setattr(swin, "PADDING_PAYS", usual := swin.PADDING_PAYS)
-    monkeypatch.setattr(contenders, "our_engine", lambda *_: seen.append(swin.PADDING_PAYS))
+    monkeypatch.setattr(windows, "PADDING_PAYS", usual := windows.PADDING_PAYS)
+    monkeypatch.setattr(contenders, "our_engine", lambda *_: seen.append(windows.PADDING_PAYS))
     made = contenders.pyramid_makers(tmp_path)
     made["swinkit compile"]()
     made["swinkit openvino, no padded rows computed"]()

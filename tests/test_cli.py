@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
         images = torch.zeros(3, 3, 32, 32)
         for place in range(3):
             images[place, place] = 2.0
-        features = network.forward_features(images)
+        features = network.pooled_features(images)
         network.head.weight.copy_(20 * (features - features.mean(0)))
         network.head.bias.copy_(-(network.head.weight * features.mean(0)).sum(1))
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"

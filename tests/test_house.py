@@ -362,7 +362,7 @@ def test_a_forward_walks_through_few_functions(version: int) -> None:
         model(images)  # tables of positions, and whether oneDNN is there, are cached
         files, functions, nesting = Walk(lambda: model(images)).sizes
     assert files <= 5  # classifier, images, swin, windows, linear
-    assert functions <= 23
+    assert functions <= 26
     assert nesting <= 8
 
 

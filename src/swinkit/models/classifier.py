@@ -59,8 +59,19 @@ class SwinClassifier(Swin):
         self.init_weights()
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Return the normalised, pooled last map: (B, 8 * embed_dim)."""
-        return self.norm(self.stages(self.embed(images))[-1].flatten(1, 2)).mean(dim=1)
+        """Return the normalised last map.
+
+        Args:
+            images: (B, in_chans, H, W), normalised; H, W >= 1.
+
+        Returns:
+            (B, C, h, w): C = 8 * embed_dim for four stages, h = ceil(H / 32).
+        """
+        return self.norm(self.stages(self.embed(images))[-1]).permute(0, 3, 1, 2)
+
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """Return the mean of ``forward_features`` over the map, which the head takes: (B, in_chans, H, W) -> (B, C)."""
+        return self.forward_features(images).mean(dim=(2, 3))
 
     @overload
     def forward(self, images: Tensor) -> Tensor: ...
@@ -76,5 +87,6 @@ class SwinClassifier(Swin):
         Returns:
             (B, num_classes), before softmax; with targets named scalars, whatever mode the module is in.
         """
-        logits = self.head(self.forward_features(images))
+        x = self.stages(self.embed(images))[-1].flatten(1, 2)  # tokens of the last map, as engines pool them quickest
+        logits = self.head(self.norm(x).mean(dim=1))
         return logits if targets is None else self.losses(logits, targets)

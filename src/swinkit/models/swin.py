@@ -27,97 +27,103 @@ from swinkit.errors import InputError
 from swinkit.models import windows
 from swinkit.models.images import check_images
 from swinkit.models.linear import apply, linear
+from swinkit.models.windows import Windows, attend
 from swinkit.specs import Variant
 
 MAX_LOGIT_SCALE = math.log(100.0)
-# Products of padded rows are left out where the share of padding in a map times C is larger: moving rows three times as wide is
-# dearer than the products of a little padding (measured on a CPU: benchmarks, section pyramid).
-PADDING_PAYS = 100
-# A GPU's fused attention takes a bias only whose rows begin at multiples of so many numbers; others PyTorch computes in float32.
-ALIGNED = 8
 
 
 class PatchEmbed(nn.Module):
-    """Image to tokens: a convolution with stride = kernel, then LayerNorm. (B, C, H, W) -> (B, h, w, E).
-
-    Attributes:
-        beyond: colour around a picture whose side is no multiple of the patch, (1, C, 1, 1); None is 0.
-    """
+    """Image to tokens: a convolution with stride = kernel, then LayerNorm. (B, C, H, W) -> (B, h, w, E)."""
 
     def __init__(self, in_chans: int, embed_dim: int, patch_size: int) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.beyond: Tensor | None = None
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.beyond is None:
-            images = _pad_to_multiple(images, self.patch_size)
-        elif images.shape[2] % self.patch_size or images.shape[3] % self.patch_size:
-            images = _pad_to_multiple(images - self.beyond, self.patch_size) + self.beyond
+        bottom, right = -images.shape[2] % self.patch_size, -images.shape[3] % self.patch_size
+        if not (windows.known(bottom == 0) and windows.known(right == 0)):
+            images = F.pad(images, (0, right, 0, bottom))
         x = self.proj(images)
         return self.norm(x.flatten(2).transpose(1, 2)).unflatten(1, x.shape[2:])
 
 
-class WindowAttentionV1(nn.Module):
-    """Scaled dot-product attention inside windows with a learned bias for each offset (arXiv 2103.14030, eq. 4).
+class WindowAttention(nn.Module):
+    """Attention among the tokens of each window, with a learned bias for each offset: what versions 1 and 2 share."""
 
-    Attributes:
-        scale: of the products of queries and keys.
-        beyond: (C,) the token that stands for padding, and (3C,) its query, key and value, where a norm's bias was worked into
-            ``qkv``; None is a token of zeros and ``qkv_bias``.
-        apart: three products instead of one of three times the width, so that no graph has to cut it.
-    """
+    scale = 1.0  # of the products of queries and keys
 
-    def __init__(self, dim: int, window: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.table_side = 2 * window - 1
-        self.scale = (dim // num_heads) ** -0.5
-        self.beyond: tuple[Tensor, Tensor] | None = None
-        self.apart = False
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
+
+    def bias(self, window: int) -> Tensor:
+        """Return the position bias (heads, T, T) for a window not larger than the one it was made for."""
+        raise NotImplementedError
+
+    def qkv_bias(self) -> Tensor:
+        """Return what is added to queries, keys and values: (3C,)."""
+        return self.qkv.bias
+
+    def forward(self, x: Tensor, cut: Windows) -> Tensor:
+        """Cut a map into windows, attend inside each, put the map together again: (B, H*W, C) -> same."""
+        query, key, value = self.heads(self.project(x, cut), cut.side**2)  # (B*N, heads, T, D)
+        mixed = attend(query, key, value, cut.mask(self.bias(cut.side), value.dtype), self.scale)
+        mixed = mixed.transpose(1, 2).flatten(2).reshape(x.shape[0], -1, x.shape[2])  # (B, N*T, C)
+        return apply(self.proj, cut.reverse(mixed))
+
+    def weights(self, x: Tensor, cut: Windows) -> Tensor:
+        """Return how much every token (first T) takes of every other of its window: (B, H*W, C) -> (B, N, heads, T, T)."""
+        query, key, _ = self.heads(self.project(x, cut), cut.side**2)
+        scores = (self.scale * query @ key.transpose(2, 3)).unflatten(0, (x.shape[0], -1))
+        return (scores + cut.mask(self.bias(cut.side), scores.dtype)).softmax(dim=-1)
+
+    def heads(self, parts: Sequence[Tensor], tokens: int) -> list[Tensor]:
+        """Part windows and heads: (B, N*T, C) each -> (B*N, heads, T, D) each, T = ``tokens``."""
+        parts = [part.reshape(-1, tokens, part.shape[2]) for part in parts]
+        return [part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts]
+
+    def project(self, x: Tensor, cut: Windows) -> Sequence[Tensor]:
+        """Cut the map into windows and multiply: (B, H*W, C) -> queries, keys and values, each (B, N*T, C)."""
+        weight, bias = self.qkv.weight, self.qkv_bias()
+        if cut.multiply_first(x.shape[2]):  # the product of padding is known
+            qkv = cut.partition(linear(x, weight, bias), pad_value=bias)
+        else:
+            qkv = linear(cut.partition(x), weight, bias)
+        return qkv.chunk(3, dim=2)
+
+
+class WindowAttentionV1(WindowAttention):
+    """Scaled dot-product attention with a bias from a table (arXiv 2103.14030, eq. 4)."""
+
+    def __init__(self, dim: int, window: int, num_heads: int) -> None:
+        super().__init__(dim, num_heads, qkv_bias=True)
+        self.scale = (dim // num_heads) ** -0.5
+        self.table_side = 2 * window - 1
         self.relative_position_bias_table = nn.Parameter(torch.zeros(self.table_side**2, num_heads))
 
     def init_weights(self) -> None:
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
     def bias(self, window: int) -> Tensor:
-        """Return the position bias (heads, T, T) for a window not larger than the table's."""
         table = self.relative_position_bias_table
         index = windows.table("bias", window, self.table_side, device=table.device)
-        return table[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
-
-    def qkv_bias(self) -> Tensor:
-        """Return what is added to queries, keys and values: (3C,)."""
-        return self.qkv.bias
-
-    def forward(self, parts: Sequence[Tensor], bias: Tensor) -> Tensor:
-        """Attend among the T tokens of each window: three times (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
-        query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # (B*N, heads, T, D)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
-        return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
+        return table[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)
 
 
-class WindowAttentionV2(nn.Module):
-    """Cosine attention with a bias from a small network on log-spaced offsets (arXiv 2111.09883, sections 3.2, 3.3).
-
-    ``reference`` is the window the position network was trained with.
-    """
+class WindowAttentionV2(WindowAttention):
+    """Cosine attention with a bias from a small network on log-spaced offsets (arXiv 2111.09883, sections 3.2, 3.3)."""
 
     def __init__(self, dim: int, window: int, num_heads: int, reference: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.beyond: tuple[Tensor, Tensor] | None = None
-        self.apart = False
+        super().__init__(dim, num_heads, qkv_bias=False)
         self.window = window
-        self.reference = reference
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.reference = reference  # the window the position network was trained with
         self.q_bias = nn.Parameter(torch.zeros(dim))
         self.v_bias = nn.Parameter(torch.zeros(dim))
-        self.proj = nn.Linear(dim, dim)
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0)))
         self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(inplace=True), nn.Linear(512, num_heads, bias=False))
 
@@ -127,27 +133,22 @@ class WindowAttentionV2(nn.Module):
         nn.init.zeros_(self.v_bias)
 
     def bias(self, window: int) -> Tensor:
-        """Return the position bias (heads, T, T) for a window not larger than the stage's."""
         device, dtype = self.q_bias.device, self.q_bias.dtype
         coordinates = windows.table("coordinates", self.window, self.reference, device=device)
         with torch.autocast(device.type, enabled=False):
             rows = 16.0 * torch.sigmoid(self.cpb_mlp(coordinates.to(dtype)))  # ((2W-1)^2, heads)
         index = windows.table("bias", window, 2 * self.window - 1, device=device)
-        return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)  # (heads, T, T)
+        return rows[index.reshape(-1)].reshape(*index.shape, -1).permute(2, 0, 1)
 
     def qkv_bias(self) -> Tensor:
-        """Return what is added to queries, keys and values: (3C,)."""
         # The key has no bias: a constant added to every key cancels in the softmax of V1 but not in a cosine.
         return torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
 
-    def forward(self, parts: Sequence[Tensor], bias: Tensor) -> Tensor:
-        """Attend among the T tokens of each window: three times (B*N, T, C), bias (1 or B*N, heads, T, T) -> (B*N, T, C)."""
-        query, key, value = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # (B*N, heads, T, D)
+    def heads(self, parts: Sequence[Tensor], tokens: int) -> list[Tensor]:
+        query, key, value = super().heads(parts, tokens)
         scale = self.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
         query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
-        key = F.normalize(key.float(), dim=-1).to(value.dtype)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
-        return mixed.transpose(1, 2).flatten(2)  # (B*N, T, C)
+        return [query, F.normalize(key.float(), dim=-1).to(value.dtype), value]
 
 
 class Mlp(nn.Module):
@@ -171,7 +172,7 @@ class Block(nn.Module):
         super().__init__()
         self.post_norm = variant.version == 2
         self.window = window
-        self.shifted = shifted
+        self.shift = window // 2 if shifted else 0
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim)
         self.attn = (
@@ -182,50 +183,18 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, dense: bool) -> Tensor:
         _, height, width, _ = x.shape
-        x = x.flatten(1, 2)  # OpenVINO has a norm in one piece for three axes, not for four
-        if self.post_norm:
-            x = x + self._drop(self.norm1(self._attend(x, height, width, dense)))
-            x = x + self._drop(self.norm2(self.mlp(x)))
-        else:
-            x = x + self._drop(self._attend(self.norm1(x), height, width, dense))
-            x = x + self._drop(self.mlp(self.norm2(x)))
-        return x.unflatten(1, (height, width))
-
-    def _attend(self, x: Tensor, height: int, width: int, dense: bool) -> Tensor:
-        """Cut the map (B, H*W, C) into windows, attend inside each, put the map together again."""
-        batch, _, channels = x.shape
-        side, shift = self.window, self.window // 2 if self.shifted else 0
+        side, shift = self.window, self.shift
         if not dense and min(height, width) <= side:
             side, shift = min(height, width), 0
-        index, inverse = (windows.table(name, height, width, side, shift, device=x.device) for name in ("index", "inverse"))
-        weight, added = self.attn.qkv.weight, self.attn.qkv_bias()
-        token, its_qkv = (None, added) if self.attn.beyond is None else self.attn.beyond
-        much = not windows.known((index.shape[0] - height * width) * channels <= PADDING_PAYS * height * width)
-        if not much:
-            x = windows.rearrange(x, index, inverse, token)
-        products = zip(weight.chunk(3), added.chunk(3), strict=True) if self.attn.apart else [(weight, added)]
-        qkv = [linear(x, *product) for product in products]  # (B, L, 3C), or three times (B, L, C)
-        if much:  # padding needs no product: its query, key and value are known
-            its_parts = its_qkv.chunk(len(qkv))
-            qkv = [windows.rearrange(part, index, inverse, its) for part, its in zip(qkv, its_parts, strict=True)]
-        parts = qkv if self.attn.apart else qkv[0].chunk(3, dim=2)
-        parts = [part.reshape(-1, side * side, channels) for part in parts]  # three times (B*N, T, C)
-
-        bias = self.attn.bias(side)[None]  # (1, heads, T, T)
-        if shift:
-            bias = bias + windows.table("masks", side, shift, device=x.device)[:, None].to(bias.dtype)  # (4, heads, T, T)
-        bias = bias.to(parts[0].dtype)
-        if x.device.type == "cuda":
-            bias = F.pad(bias, (0, -bias.shape[-1] % ALIGNED)).contiguous()
-        if shift:
-            bias = bias[windows.table("patterns", height, width, side, device=x.device)]  # (N, heads, T, T)
-            bias = bias.expand(batch, *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
-        if x.device.type == "cuda":
-            bias = bias[..., : side * side]
-        x = self.attn(parts, bias)
-
-        x = windows.rearrange(x.reshape(batch, -1, channels), inverse, index)
-        return apply(self.attn.proj, x)
+        cut = Windows(height, width, side, shift)
+        x = x.flatten(1, 2)  # OpenVINO has a norm in one piece for three axes, not for four
+        if self.post_norm:
+            x = x + self._drop(self.norm1(self.attn(x, cut)))
+            x = x + self._drop(self.norm2(self.mlp(x)))
+        else:
+            x = x + self._drop(self.attn(self.norm1(x), cut))
+            x = x + self._drop(self.mlp(self.norm2(x)))
+        return x.unflatten(1, (height, width))
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Stochastic depth: drop the branch of whole samples, scale the others (arXiv 1603.09382)."""
@@ -254,7 +223,7 @@ class PatchMerging(nn.Module):
         index, inverse = (windows.table(name, height, width, device=x.device) for name in ("merging", "merged"))
         x = windows.rearrange(x.flatten(1, 2), index, inverse).reshape(batch, -1, 4 * channels)
         x = self.norm(apply(self.reduction, x)) if self.post_norm else apply(self.reduction, self.norm(x))
-        return x.unflatten(1, (windows.whole(height, 2), windows.whole(width, 2)))
+        return x.unflatten(1, ((height + 1) // 2, (width + 1) // 2))
 
 
 class Stage(nn.Module):
@@ -354,6 +323,36 @@ class Swin(nn.Module):
                 x = stage.downsample(x)
         return maps
 
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Return the map of every stage before its norm and merging: (B, in_chans, H, W) -> (B, C, h, w) each."""
+        return [x.permute(0, 3, 1, 2) for x in self.stages(self.embed(images))]
+
+    def attention_weights(self, images: Tensor, stage: int, block: int) -> Tensor:
+        """Return the softmax of one block's attention.
+
+        Args:
+            images: (B, in_chans, H, W), normalised; H, W >= 1.
+            stage, block: from 0; every second block has shifted windows.
+
+        Returns:
+            (B, N, heads, T, T): N windows of T tokens, row-major over the map, which a shifted block rolls up and left; the last
+            axis is the token that is looked at.
+
+        Raises:
+            InputError: there is no such block.
+        """
+        depths = self.variant.depths
+        if not (0 <= stage < len(depths) and 0 <= block < depths[stage]):
+            raise InputError(f"there is no block {block} in stage {stage}; the stages, counted from 0, have {depths} blocks")
+        attention, found = self.get_submodule(f"layers.{stage}.blocks.{block}.attn"), []
+        assert isinstance(attention, WindowAttention)
+        hook = attention.register_forward_pre_hook(lambda _, inputs: found.append(attention.weights(*inputs)))
+        try:
+            self.stages(self.embed(images))
+        finally:
+            hook.remove()
+        return found[0]
+
 
 class SwinBackbone(Swin):
     """A Swin as pyramid for dense tasks: (B, C, H, W) of any size -> list of NCHW maps, fine to coarse.
@@ -392,9 +391,3 @@ class SwinBackbone(Swin):
         normed = [(maps[i], self.get_submodule(f"norm{i}")(maps[i].flatten(1, 2))) for i in self.out_indices]
         # turned as four axes: OpenVINO takes longer to turn three
         return [x.unflatten(1, of.shape[1:3]).permute(0, 3, 1, 2).contiguous() for of, x in normed]
-
-
-def _pad_to_multiple(x: Tensor, side: int) -> Tensor:
-    """Pad zeros right and bottom until height and width of (B, C, H, W) are multiples of ``side``."""
-    bottom, right = -x.shape[2] % side, -x.shape[3] % side
-    return x if windows.known(bottom == 0) and windows.known(right == 0) else F.pad(x, (0, right, 0, bottom))

@@ -1,6 +1,6 @@
-"""Positions only: which token sits in which window, who may see whom, how far apart two tokens are.
+"""Windows: which token sits in which, who may see whom, how far apart two tokens are, and attention inside them.
 
-Everything here is a function of sizes. Tables are cached by size (a bounded cache, never part of a checkpoint) and become
+Positions are functions of sizes. Their tables are cached by size (a bounded cache, never part of a checkpoint) and become
 constants of an exported graph; one whose sizes are free computes them, as torch.compile's does.
 """
 
@@ -9,15 +9,86 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _disable_current_modes
 
+from swinkit.models.attention import explicit_attention
+
 Device = torch.device | None
+# Multiplying before the map is cut leaves out the products of padding but moves rows three times as wide. It pays where the share
+# of padding in a map times C is larger than this (measured on a CPU: benchmarks, section pyramid).
+PADDING_PAYS = 100
+# A GPU's fused attention takes a bias only whose rows begin at multiples of so many numbers; others PyTorch computes in float32.
+ALIGNED = 8
 MASKED = -100.0  # the original code's finite mask; released weights were trained with it
+
+
+class Windows(NamedTuple):
+    """How a map is cut: into N windows of T = side**2 tokens each.
+
+    Attributes:
+        height, width: size of the map in tokens.
+        side: of a window in tokens.
+        shift: rows and columns the map is rolled by, up and left, before it is cut.
+    """
+
+    height: int
+    width: int
+    side: int
+    shift: int
+
+    def partition(self, x: Tensor, pad_value: Tensor | None = None) -> Tensor:
+        """Return the tokens window by window: (B, H*W, C) -> (B, N*T, C).
+
+        Args:
+            x: the map, row-major.
+            pad_value: (C,) the token that fills windows beyond the map; None is zeros.
+        """
+        return rearrange(x, table("index", *self, device=x.device), table("inverse", *self, device=x.device), pad_value)
+
+    def reverse(self, x: Tensor) -> Tensor:
+        """Return the map again, without its padding: (B, N*T, C) -> (B, H*W, C)."""
+        return rearrange(x, table("inverse", *self, device=x.device), table("index", *self, device=x.device))
+
+    def mask(self, bias: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return what is added to the scores of every window.
+
+        Args:
+            bias: (heads, T, T) of the positions, the same in every window.
+            dtype: of the answer.
+
+        Returns:
+            (N, heads, T, T), -100 lower where two tokens may not see each other; (1, heads, T, T) where no window is shifted.
+        """
+        if not self.shift:
+            return bias[None].to(dtype)
+        masks = table("masks", self.side, self.shift, device=bias.device)[:, None]  # (4, 1, T, T)
+        patterns = table("patterns", self.height, self.width, self.side, device=bias.device)
+        return (bias + masks.to(bias.dtype)).to(dtype)[patterns]
+
+    def multiply_first(self, channels: int) -> bool:
+        """Say whether there is so much padding that a linear layer, C to 3C, is quicker on the map than on its windows."""
+        area = self.height * self.width
+        padding = (self.height + -self.height % self.side) * (self.width + -self.width % self.side) - area
+        return not known(padding * channels <= PADDING_PAYS * area)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Return softmax(scale q k^T + bias) v: three times (B*N, heads, T, D), bias (1 or N, heads, T, T) -> as the first."""
+    if query.requires_grad and query.device.type == "cpu":
+        return explicit_attention(query, key, value, bias, scale)
+    tokens, on_gpu = query.shape[2], query.device.type == "cuda"
+    if on_gpu:
+        bias = F.pad(bias, (0, -tokens % ALIGNED)).contiguous()
+    if not known(bias.shape[0] == 1):
+        bias = bias.expand(query.shape[0] // bias.shape[0], *bias.shape).reshape(-1, *bias.shape[1:])  # (B*N, heads, T, T)
+    if on_gpu:
+        bias = bias[..., :tokens]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
 
 
 def window_index(height: int, width: int, window: int, shift: int, device: Device = None) -> Tensor:
@@ -164,41 +235,37 @@ class _Rearrange(torch.autograd.Function):
     """A gather whose gradient is a gather as well, far quicker than the scatter of indexing."""
 
     @staticmethod
-    def forward(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # noqa: ARG004 - for backward
-        return _gather(tokens, index)
+    def forward(tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        return rearrange(tokens.detach(), index, inverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG004 - autograd's own
-        ctx.save_for_backward(inputs[2])
+        ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _gather(gradient, ctx.saved_tensors[0]), None, None
+        index, inverse = ctx.saved_tensors
+        return rearrange(gradient, inverse, index), None, None
 
 
-def _gather(tokens: Tensor, index: Tensor, beyond: Tensor | None = None) -> Tensor:
-    """Take tokens; an index one past the last is the token ``beyond``, or zeros."""
-    if not known(index.shape[0] <= tokens.shape[1]):
-        if beyond is None:
-            tokens = F.pad(tokens, (0, 0, 0, 1))
-        else:
-            tokens = torch.cat((tokens, beyond.to(tokens.dtype).expand(tokens.shape[0], 1, -1)), dim=1)
-    return tokens.index_select(1, index)
-
-
-def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor, beyond: Tensor | None = None) -> Tensor:
+def rearrange(tokens: Tensor, index: Tensor, inverse: Tensor, pad_value: Tensor | None = None) -> Tensor:
     """Return (B, len(index), C): the tokens (B, L, C) in the order of ``index``.
 
     Args:
         tokens: (B, L, C).
         index: places to take; L means padding.
         inverse: leads back, for the gradient.
-        beyond: (C,) what padding is; None is zeros.
+        pad_value: (C,) what padding is; None is zeros.
     """
-    if torch.compiler.is_exporting() or not tokens.requires_grad:
-        return _gather(tokens, index, beyond)
-    moved = _Rearrange.apply(tokens, index, inverse)
-    return moved if beyond is None else moved + (index == tokens.shape[1])[:, None] * beyond.to(moved.dtype)
+    if tokens.requires_grad and not torch.compiler.is_exporting():
+        moved = _Rearrange.apply(tokens, index, inverse)
+        return moved if pad_value is None else moved + (index == tokens.shape[1])[:, None] * pad_value.to(moved.dtype)
+    if not known(index.shape[0] <= tokens.shape[1]):  # there is padding: one token more
+        if pad_value is None:
+            tokens = F.pad(tokens, (0, 0, 0, 1))
+        else:
+            tokens = torch.cat((tokens, pad_value.to(tokens.dtype).expand(tokens.shape[0], 1, -1)), dim=1)
+    return tokens.index_select(1, index)
 
 
 def known(condition: bool | torch.SymBool) -> bool:

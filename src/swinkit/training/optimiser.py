@@ -21,7 +21,7 @@ def make_optimiser(model: nn.Module, depths: tuple[int, ...], recipe: Recipe) ->
     groups, plan = parameter_groups(model, depths, recipe), recipe.optimiser
     if plan.kind == "muon":
         return MuonAndAdamW(groups, plan.betas, plan.eps)
-    return torch.optim.AdamW(groups, lr=1e-8, betas=plan.betas, eps=plan.eps)
+    return torch.optim.AdamW(groups, lr=1e-8, betas=plan.betas, eps=plan.eps, fused=True)  # one pass over the weights
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
