@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from swinkit.engines.operations import Operation, companion, compiled, for_layers
+from swinkit.engines.kernels import Operation, companion, compiled, for_layers
 
 VECTOR = 16  # floats; the width of a head must be a multiple of the vectors of any processor
 WIDE, DEEP = (64, 96), 32  # the outputs of a linear layer must be multiples of one of these, its inputs of this
