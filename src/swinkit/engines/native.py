@@ -48,9 +48,9 @@ def write(
     module = with_outputs(program, range(len(answers)))
     with kernels.settings(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         step("compiling operations, once for a processor")
-        without = _without_kernels(module, path.parent)
-        step("compiling the network")
         example = program.example_inputs[0][0].float()
+        without = _without_kernels(module, path.parent, example)
+        step("compiling the network")
         # torch's own cache lies where others may write, and a package needs nothing of it a second time.
         with torch.no_grad(), fresh_cache(dir=folder), _uncollected():  # weights are not packed in inference mode
             floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
@@ -65,12 +65,12 @@ def write(
         tell(f"compile goes on without its own kernels, more slowly: {without}")
 
 
-def _without_kernels(module: torch.fx.GraphModule, folder: Path) -> str | None:
+def _without_kernels(module: torch.fx.GraphModule, folder: Path, example: torch.Tensor) -> str | None:
     """Rewrite a graph for the kernels; where they cannot be built leave it as it is, and return why."""
     why = kernels.why_not()
     if why is None:
         try:
-            rewrite(module, folder)
+            rewrite(module, folder, example)
         except kernels.CannotBuild as error:
             why = str(error)
     return why

@@ -14,8 +14,9 @@ from swinkit.engines.kernels.building import (
     state,
     why_not,
 )
+from swinkit.engines.kernels.rounding import close_enough
 
 __all__ = [
     "CannotBuild", "NoCompiler", "Operation",
-    "companion", "compiled", "compiler", "error_in", "for_layers", "load", "settings", "state", "why_not",
+    "close_enough", "companion", "compiled", "compiler", "error_in", "for_layers", "load", "settings", "state", "why_not",
 ]  # fmt: skip

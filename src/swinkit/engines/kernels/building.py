@@ -205,12 +205,15 @@ def _machine_code(names: tuple[str, ...], vectors: Any) -> dict[str, bytes]:
 
 
 @functools.cache
-def _library(name: str, vectors: Any) -> bytes:
-    """Return a library as inductor compiles what it writes itself, with torch's threads; kept for other processes."""
+def _library(name: str, vectors: Any, flags: tuple[str, ...] = ()) -> bytes:
+    """Return a library as inductor compiles what it writes itself, with torch's threads; kept for other processes.
+
+    Tests have further flags: sanitisers, and tiles in plain C++.
+    """
     from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions, get_compiler_version_info, get_cpp_compiler
 
     version = _version(name, vectors)
-    options = CppTorchOptions(vectors, warning_all=False, extra_flags=[f'-DNAME=\\"{version}\\"'])
+    options = CppTorchOptions(vectors, warning_all=False, extra_flags=[f'-DNAME=\\"{version}\\"', *flags])
     with tempfile.TemporaryDirectory() as folder:
         builder = CppBuilder(version, str(Path(__file__).with_name(SOURCES[name][0])), options, folder)
         made_of = (torch.__version__, _units(), get_compiler_version_info(get_cpp_compiler()))
