@@ -1,7 +1,8 @@
-"""Run the kernels on small shapes with odd tails beside their reference: ``python -m tests.kernel_check NAMES [--opcheck] [FLAG...]``.
+"""Run the kernels on small shapes with odd tails beside their reference.
 
-A program of its own, so that a process can have other vectors (``ATEN_CPU_CAPABILITY``) or a sanitiser. Flags go to the compiler. It
-prints the names of the operations. ``tiles`` multiplies in plain C++ (``soft_tiles.h``) unless the processor has the unit.
+``python -m tests.kernel_check NAMES [--opcheck] [--build] [FLAG...]``, a program of its own, so that a process can have other
+vectors (``ATEN_CPU_CAPABILITY``) or a sanitiser. Flags go to the compiler; ``--build`` stops there. It prints the names.
+``tiles`` multiplies in plain C++ (``soft_tiles.h``) unless the processor has the unit.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from swinkit.engines.kernels import Operation, building, companion, reference, s
 SOFT = ("-mamx-tile", "-mamx-int8", "-include", str(Path(__file__).with_name("soft_tiles.h")))
 
 
-def operation(name: str, folder: Path, flags: tuple[str, ...] = ()) -> Operation:
-    """Return an operation, compiled with further flags, its library in a folder."""
+def library(name: str, flags: tuple[str, ...] = ()) -> tuple[str, bytes]:
+    """Return the name and the code of an operation, compiled with further flags."""
     with settings():
         vectors = building._vectors()
         if name == "tiles" and building._layers(vectors) != "tiles":
             flags = (*SOFT, *flags)
-        version = building._version(name, vectors)
-        (folder / f"{version}.so").write_bytes(building._library(name, vectors, flags))
+        return building._version(name, vectors), building._library(name, vectors, flags)
+
+
+def operation(name: str, folder: Path, flags: tuple[str, ...] = ()) -> Operation:
+    """Return an operation, compiled with further flags, its library in a folder."""
+    version, code = library(name, flags)
+    (folder / f"{version}.so").write_bytes(code)
     found = building.load(folder / f"{version}.so")
     building._describe(name, version)
     return found
@@ -65,9 +71,8 @@ def check(name: str, ours: Operation, opcheck: bool) -> None:
     tests = ("test_schema", "test_faketensor") if opcheck else ()
     if name == "attend":
         for call in attention_calls():
-            wanted = reference.attend(
-                *(part.double() if torch.is_tensor(part) and part.is_floating_point() else part for part in call)
-            )
+            *parts, scale, places, rows = call
+            wanted = reference.attend(*(part.double() for part in parts), scale, places, rows)
             torch.testing.assert_close(ours(*call).double(), wanted, atol=2e-5, rtol=1e-5)
             if tests:
                 torch.library.opcheck(ours, call, test_utils=tests)
@@ -95,9 +100,7 @@ def main(words: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             if "--build" in words:
-                with settings():
-                    vectors = building._vectors()
-                    building._library(name, vectors, (*SOFT, *flags) if name == "tiles" else flags)
+                library(name, flags)
                 continue
             ours = operation(name, Path(folder), flags)
             with torch.no_grad():

@@ -41,8 +41,7 @@ def write(
         NoCompiler: there is no C++ compiler, or it compiles nothing.
     """
     if kernels.compiler() is None:
-        raise kernels.NoCompiler("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+        raise kernels.NoCompiler("compile needs a C++ compiler, and there is none; install g++, or use another engine")
     from torch._inductor.utils import fresh_cache
 
     module = with_outputs(program, range(len(answers)))
@@ -56,11 +55,13 @@ def write(
             floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
             try:
                 torch._inductor.aoti_compile_and_package(floats, package_path=str(path), inductor_configs=SETTINGS)
-            except (CppCompileError, InvalidCxxCompiler) as error:
+            except RuntimeError as error:  # torch's own may be wrapped in others of its own
+                if not any(
+                    name in f"{type(error)} {error}" for name in ("CppCompileError", "InvalidCxxCompiler", "No working C++")
+                ):
+                    raise
                 said = kernels.error_in(error)
-                raise kernels.NoCompiler(
-                    f"the engine compile needs a C++ compiler that works ({said}, or use another engine"
-                ) from error
+                raise kernels.NoCompiler(f"compile needs a C++ compiler that works ({said}, or use another engine") from error
     if without:
         tell(f"compile goes on without its own kernels, more slowly: {without}")
 
