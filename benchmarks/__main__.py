@@ -216,10 +216,11 @@ def photos(bench: Bench) -> str:
 
 
 def kernels(bench: Bench) -> str:
-    """Kernels of our own (`engines/kernels`), off (plain PyTorch) and on, in turn in one process, on shapes of Swin-T; and rounding.
+    """Kernels of our own (`engines/kernels`), off (plain PyTorch) and on, in turn in one process, on shapes of Swin-T; rounding.
 
-    That is the root mean square against float64, in multiples of float32's own (`F.linear`), of numbers of size 1 with one channel
-    in a hundred many times larger. Where products of bytes (AMX) lose more than four times, they are not used."""
+    That is the root mean square against float64, in multiples of float32's own (`F.linear`), of numbers of size 1, one channel in
+    a hundred many times larger. Where products of bytes (AMX) lose more than four times, they are not used.
+    """
     from benchmarks import kernels as ours
 
     rows = [row for batch in (1, 8) for row in ours.speed(batch, bench.rounds)]
