@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import kernel_check
 from tests.test_engines import SHAPE, largest, maps, shaken
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,10 +28,12 @@ COLUMNS = st.sampled_from([64, 96, 128, 192, 288, 320])
 
 @pytest.fixture(scope="module", params=["linear", "tiles"])
 def linear(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Operation:
-    if kernels.compiler() is None:
-        pytest.skip("needs a C++ compiler")
+    if kernels.why_not() is not None:
+        pytest.skip("needs what the kernels are built with")
     if request.param == "tiles" and kernels.for_layers() != "tiles":
-        pytest.skip("needs a processor that multiplies tiles (AMX)")
+        if torch.backends.cpu.get_cpu_capability() != "AVX512":
+            pytest.skip("needs vectors as wide as a row of a tile (AVX-512)")
+        return kernel_check.operation("tiles", tmp_path_factory.mktemp("linear"))  # the unit's instructions in plain C++
     return kernels.compiled([request.param], tmp_path_factory.mktemp("linear"))[request.param]
 
 
@@ -48,6 +51,8 @@ def pack(linear: Operation) -> Operation:
 def chosen(linear: Operation, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the operation, which graphs then call."""
     name = linear.__name__.partition("_")[0]
+    if name == "tiles" and kernels.for_layers() != "tiles":
+        pytest.skip("needs a processor that multiplies tiles (AMX)")
     monkeypatch.setattr(rewriting, "for_layers", lambda: name)
     return name
 
