@@ -216,6 +216,19 @@ def photos(bench: Bench) -> str:
     return "\n\n".join(parts)
 
 
+def kernels(bench: Bench) -> str:
+    """Kernels of our own (`engines/kernels`), off (plain PyTorch) and on, in turn in one process, on shapes of Swin-T; rounding.
+
+    That is the root mean square against float64, in multiples of float32's own (`F.linear`), of numbers of size 1, one channel in
+    a hundred many times larger. Where products of bytes (AMX) lose more than four times, they are not used.
+    """
+    from benchmarks import kernels as ours
+
+    rows = [row for batch in (1, 8) for row in ours.speed(batch, bench.rounds)]
+    losses = markdown(["large channels", "inputs", "seven products", "products of bytes", "with AMX"], ours.accuracy())
+    return markdown(["kernel", "stage", "batch", "off, ms", "on, ms", "on / off"], rows) + f"\n\nRounding:\n\n{losses}"
+
+
 def exports(_bench: Bench) -> str:
     """Every kind of export of every task: largest difference from the network over batches 1 and 3, at two sizes."""
     from swinkit import create_backbone, create_model
@@ -338,6 +351,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
     "sizes": ("Cost against size", sizes),
     "photos": ("From photos on disk to top-5", photos),
     "training": ("A training step", training),
+    "kernels": ("Kernels of our own, off and on", kernels),
     "exports": ("Exports agree", exports),
     "accelerator": ("Swin-S at 224 on an accelerator", accelerator),
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from swinkit.engines.operations import compiler
+from swinkit.engines.kernels import compiler
 
 # Seconds from core to core: about 30 ns in a complex of EPYC, more than 150 ns between two; 65 to 125 ns in a Xeon, whose cores
 # all share one cache.

@@ -13,7 +13,7 @@ from tests.test_engines import SHAPE, shaken
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swinkit.engines import operations, rewriting
+from swinkit.engines import kernels, rewriting
 from swinkit.engines.exported import ExportedEngine
 from swinkit.engines.fast import folded
 from swinkit.engines.program import with_outputs
@@ -27,9 +27,9 @@ Attend = Callable[[Tensor, Tensor, Tensor, Tensor, float, Tensor, int], Tensor]
 
 @pytest.fixture(scope="module")
 def attend(tmp_path_factory: pytest.TempPathFactory) -> Attend:
-    if operations.compiler() is None:
-        pytest.skip("needs a C++ compiler")
-    return operations.compiled(["attend"], tmp_path_factory.mktemp("attention"))["attend"]
+    if kernels.why_not() is not None:
+        pytest.skip("needs what the kernels are built with")
+    return kernels.compiled(["attend"], tmp_path_factory.mktemp("attention"))["attend"]
 
 
 def exact(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, places: Tensor, rows: int) -> Tensor:
@@ -132,8 +132,8 @@ def test_machine_code_calls_it(attend: Attend, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_graph_leaves_it_the_way_back_and_the_repeats(version: int, tmp_path: Path) -> None:
-    if operations.compiler() is None:
-        pytest.skip("needs a C++ compiler")
+    if kernels.why_not() is not None:
+        pytest.skip("needs what the kernels are built with")
     torch.manual_seed(3)
     shape = {"version": version, "depths": (2, 2), "num_heads": (2, 4), "img_size": 36, "window_size": 4}  # maps of 9 and of 5
     network = folded(shaken(SwinBackbone(SHAPE.changed(**shape))))

@@ -22,8 +22,9 @@ from torch import nn
 
 import swinkit
 from swinkit.cli import main
-from swinkit.engines import exported, operations, seal
+from swinkit.engines import exported, kernels, seal
 from swinkit.engines.exported import ExportedEngine, file_hash
+from swinkit.engines.kernels import building
 from swinkit.engines.manifest import Manifest, _canonical
 from swinkit.engines.steps import Building, heard_by
 from swinkit.errors import ExportError
@@ -138,7 +139,7 @@ __attribute__((constructor)) static void run() { std::fclose(std::fopen("%s", "w
 def test_an_entry_of_another_kind_with_a_library_is_not_run(
     tmp_path: Path, made: list[Path], opened: list[Path], sealed: bool
 ) -> None:
-    compiler = operations.compiler()
+    compiler = kernels.compiler()
     if compiler is None:
         pytest.skip("needs a C++ compiler")
     network, spec = small()
@@ -336,25 +337,25 @@ def test_operations_are_kept_sealed_and_made_again_when_they_are_not_ours(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = b"g++ of a processor"
-    operations._keep(recipe, b"library")
-    place = operations._place(recipe)
+    building._keep(recipe, b"library")
+    place = building._place(recipe)
     assert place.parent == home / "kernels"
-    assert operations._kept(recipe) == b"library"
-    assert operations._kept(b"another") is None
+    assert building._kept(recipe) == b"library"
+    assert building._kept(b"another") is None
     sealed = place.read_bytes()
     place.write_bytes(sealed[:-1] + b"!")
-    assert operations._kept(recipe) is None
-    operations._place(b"another").write_bytes(sealed)  # ours, but of another recipe
-    assert operations._kept(b"another") is None
+    assert building._kept(recipe) is None
+    building._place(b"another").write_bytes(sealed)  # ours, but of another recipe
+    assert building._kept(b"another") is None
     place.write_bytes(sealed)
     place.rename(tmp_path / "moved")
     place.symlink_to(tmp_path / "moved")
-    assert operations._kept(recipe) is None
+    assert building._kept(recipe) is None
     assert not os.path.lexists(place)
     assert (tmp_path / "moved").exists()
     monkeypatch.setattr(seal, "_key", lambda _: None)  # no secret: nothing is kept
-    operations._keep(b"third", b"library")
-    assert not operations._place(b"third").exists()
+    building._keep(b"third", b"library")
+    assert not building._place(b"third").exists()
 
 
 # --- what is said

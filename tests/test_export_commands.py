@@ -21,7 +21,8 @@ import swinkit
 from swinkit.cli import main
 from swinkit.data.transforms import prepare
 from swinkit.engines.exported import ENGINES, Engine, ExportedEngine, Manifest, fastest, processor
-from swinkit.engines.operations import compiler
+from swinkit.engines.kernels import compiler
+from swinkit.engines.steps import heard_by
 from swinkit.errors import ExportError, InputError, UnknownName, UnsafeFile
 from swinkit.export import CompiledEngine
 from swinkit.models import create_model
@@ -219,7 +220,7 @@ def test_auto_takes_what_is_installed_and_says_which(tiny: Path, monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     if compiler() is not None:
         assert fastest(torch.device("cpu")) == "compile"
-    monkeypatch.setattr("swinkit.engines.operations.shutil.which", lambda name: None)
+    monkeypatch.setattr("swinkit.engines.kernels.building.shutil.which", lambda name: None)
     assert swinkit.load(tiny, engine="auto").engine == fastest(torch.device("cpu")) == "torch"
     assert "openvino" not in installed()
 
@@ -231,11 +232,20 @@ def test_an_unknown_engine_is_answered_with_the_nearest(tiny: Path) -> None:
     assert all(name in str(caught.value) for name in ENGINES)
 
 
-def test_compile_without_a_compiler_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swinkit.engines.operations.shutil.which", lambda name: None)
+def test_without_a_compiler_torch_answers_for_compile_and_nothing_is_exported(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swinkit.engines.kernels.building.shutil.which", lambda name: None)
+    said: list[str] = []
+    with heard_by(lambda _: None, said.append):
+        assert swinkit.load(tiny, engine="compile").engine == "torch"
+    assert len(said) == 1
+    assert "install g++" in said[0]
+    assert "torch answers" in said[0]
     with pytest.raises(InputError) as caught:
-        swinkit.load(tiny, engine="compile")
+        exporting.export(tiny, tmp_path / "code", "aotinductor", [(32, 32)])
     one_sentence(caught.value, "g++")
+    assert not (tmp_path / "code").exists()
     assert "compile" not in installed()
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import kernel_check
 from tests.test_engines import SHAPE, largest, maps, shaken
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swinkit.engines import operations, rewriting
+from swinkit.engines import kernels, rewriting
 from swinkit.engines.exported import ExportedEngine
-from swinkit.engines.operations import Operation
+from swinkit.engines.kernels import Operation
 from swinkit.export import export_network
 from swinkit.models.classifier import SwinClassifier
 from swinkit.specs import ModelSpec, Preprocessing
@@ -27,27 +28,31 @@ COLUMNS = st.sampled_from([64, 96, 128, 192, 288, 320])
 
 @pytest.fixture(scope="module", params=["linear", "tiles"])
 def linear(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Operation:
-    if operations.compiler() is None:
-        pytest.skip("needs a C++ compiler")
-    if request.param == "tiles" and operations.for_layers() != "tiles":
-        pytest.skip("needs a processor that multiplies tiles (AMX)")
-    return operations.compiled([request.param], tmp_path_factory.mktemp("linear"))[request.param]
+    if kernels.why_not() is not None:
+        pytest.skip("needs what the kernels are built with")
+    if request.param == "tiles" and kernels.for_layers() != "tiles":
+        if torch.backends.cpu.get_cpu_capability() != "AVX512":
+            pytest.skip("needs vectors as wide as a row of a tile (AVX-512)")
+        return kernel_check.operation("tiles", tmp_path_factory.mktemp("linear"))  # the unit's instructions in plain C++
+    return kernels.compiled([request.param], tmp_path_factory.mktemp("linear"))[request.param]
 
 
 @pytest.fixture(scope="module")
 def mlp(linear: Operation) -> Operation:
-    return operations.companion(linear, "mlp")
+    return kernels.companion(linear, "mlp")
 
 
 @pytest.fixture(scope="module")
 def pack(linear: Operation) -> Operation:
-    return operations.companion(linear, "pack")
+    return kernels.companion(linear, "pack")
 
 
 @pytest.fixture
 def chosen(linear: Operation, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of the operation, which graphs then call."""
     name = linear.__name__.partition("_")[0]
+    if name == "tiles" and kernels.for_layers() != "tiles":
+        pytest.skip("needs a processor that multiplies tiles (AMX)")
     monkeypatch.setattr(rewriting, "for_layers", lambda: name)
     return name
 

@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import load
 from torch import Tensor, nn
 
+from swinkit.engines.kernels import compiler
 from swinkit.engines.manifest import (
     CANARY,
     CODE,
@@ -38,7 +39,6 @@ from swinkit.engines.manifest import (
     graph_path,
     is_export,
 )
-from swinkit.engines.operations import compiler
 from swinkit.errors import ExportError, InputError, SwinkitError, UnsafeFile, nearest
 from swinkit.files import read_file
 from swinkit.specs import ModelSpec

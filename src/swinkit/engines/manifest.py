@@ -31,7 +31,7 @@ KINDS = {
 CODE = frozenset({"torch", MACHINE_CODE})  # kinds whose files may do anything once they are opened; the others are data
 # kind -> the other files of a size that its runtime opens
 _BESIDE = {"openvino": ("model.bin",), "onnx": ("floats.onnx", "model.onnx.data"), "torch": (), MACHINE_CODE: ()}
-_LIBRARY = re.compile(r"[a-z]+_[0-9a-f]+\.so")  # of machine code, below a size
+_LIBRARY = re.compile(r"[a-z]+(_[0-9a-z]+)+\.so")  # of machine code, below a size
 EXPORT_AGAIN = "export again: swinkit export"
 LARGEST_MANIFEST = 16_000_000  # bytes
 LARGEST_FILE = 2**34

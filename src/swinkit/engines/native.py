@@ -1,8 +1,8 @@
 """AOTInductor: a graph compiled by torch into machine code of this processor (``model.pt2``), run without Python.
 
-Attention and the wide linear layers are our own operations (``operations.py``), compiled beside it; other linear layers are
-oneDNN's with packed weights, bias, GELU and residual in one pass; everything between is fused. A package is a program like any
-other: whoever opens one runs it, so ``ExportedEngine`` opens none that it was not told to trust.
+Attention and the wide linear layers are our own operations (``kernels/``), compiled beside it, where they can be; other linear
+layers are oneDNN's with packed weights, bias, GELU and residual in one pass; everything between is fused. A package is a program
+like any other: whoever opens one runs it, so ``ExportedEngine`` opens none that it was not told to trust.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swinkit.engines import operations
+from swinkit.engines import kernels
 from swinkit.engines.program import with_outputs
 from swinkit.engines.rewriting import rewrite
-from swinkit.engines.steps import step
-from swinkit.errors import InputError
+from swinkit.engines.steps import step, tell
 
 SETTINGS = {
     "freezing": True,
@@ -39,22 +38,43 @@ def write(
     """Compile a program's answers, for any batch and float pixels; the blocks are fused away.
 
     Raises:
-        InputError: there is no C++ compiler.
+        NoCompiler: there is no C++ compiler, or it compiles nothing.
     """
-    if operations.compiler() is None:
-        raise InputError("the engine compile needs a C++ compiler, and there is none; install g++, or use another engine")
+    if kernels.compiler() is None:
+        raise kernels.NoCompiler("compile needs a C++ compiler, and there is none; install g++, or use another engine")
     from torch._inductor.utils import fresh_cache
 
     module = with_outputs(program, range(len(answers)))
-    with operations.settings(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with kernels.settings(), tempfile.TemporaryDirectory(dir=path.parent) as folder:
         step("compiling operations, once for a processor")
-        rewrite(module, path.parent)
-        step("compiling the network")
         example = program.example_inputs[0][0].float()
+        without = _without_kernels(module, path.parent, example)
+        step("compiling the network")
         # torch's own cache lies where others may write, and a package needs nothing of it a second time.
         with torch.no_grad(), fresh_cache(dir=folder), _uncollected():  # weights are not packed in inference mode
             floats = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},))
-            torch._inductor.aoti_compile_and_package(floats, package_path=str(path), inductor_configs=SETTINGS)
+            try:
+                torch._inductor.aoti_compile_and_package(floats, package_path=str(path), inductor_configs=SETTINGS)
+            except RuntimeError as error:  # torch's own may be wrapped in others of its own
+                if not any(
+                    name in f"{type(error)} {error}" for name in ("CppCompileError", "InvalidCxxCompiler", "No working C++")
+                ):
+                    raise
+                said = kernels.error_in(error)
+                raise kernels.NoCompiler(f"compile needs a C++ compiler that works ({said}, or use another engine") from error
+    if without:
+        tell(f"compile goes on without its own kernels, more slowly: {without}")
+
+
+def _without_kernels(module: torch.fx.GraphModule, folder: Path, example: torch.Tensor) -> str | None:
+    """Rewrite a graph for the kernels; where they cannot be built leave it as it is, and return why."""
+    why = kernels.why_not()
+    if why is None:
+        try:
+            rewrite(module, folder, example)
+        except kernels.CannotBuild as error:
+            why = str(error)
+    return why
 
 
 @contextlib.contextmanager
@@ -73,9 +93,8 @@ class Runtime:
     """A package, loaded."""
 
     def __init__(self, path: Path) -> None:
-        for name in operations.SOURCES:
-            for library in path.parent.glob(f"{name}_*.so"):
-                operations.load(library)
+        for library in path.parent.glob("*.so"):
+            kernels.load(library)
         # As torch._inductor.aoti_load_package, whose module brings all of torch's compiler with it.
         self._package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from swinkit.engines.operations import Operation, companion, compiled, for_layers
+from swinkit.engines.kernels import Operation, close_enough, companion, compiled, for_layers
 
 VECTOR = 16  # floats; the width of a head must be a multiple of the vectors of any processor
 WIDE, DEEP = (64, 96), 32  # the outputs of a linear layer must be multiples of one of these, its inputs of this
@@ -19,11 +19,16 @@ aten = torch.ops.aten
 VIEWS = (aten.reshape.default, aten.view.default, aten.flatten.using_ints, aten.unflatten.int)
 
 
-def rewrite(module: fx.GraphModule, folder: Path) -> None:
-    """Rewrite a graph in place; the libraries that it then calls are written into the folder."""
+def rewrite(module: fx.GraphModule, folder: Path, example: Tensor | None = None) -> None:
+    """Rewrite a graph in place; the libraries that it then calls are written into the folder.
+
+    With an example of its input, layers whose numbers products of bytes would round too much stay as they are.
+    """
     attentions = [node for node in module.graph.nodes if _suits(node)]
     layers = [node for node in module.graph.nodes if _pays(node, module)]
     linear = for_layers()
+    if linear == "tiles" and example is not None:
+        layers = close_enough(module, layers, example, lambda node: _constant(node.args[1], module))
     operations = compiled([name for name, found in (("attend", attentions), (linear, layers)) if found], folder)
     if attentions:
         _own_attention(module, attentions, operations["attend"])

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from swinkit.engines import kernels
 from swinkit.engines.exported import KINDS, MANIFEST, OPEN_SIZES, Engine, ExportedEngine, Manifest
 from swinkit.engines.manifest import MACHINE_CODE
 from swinkit.engines.seal import cache_home, private_folder, seal
@@ -49,6 +50,8 @@ class Shelf:
     def __init__(self, network: nn.Module, spec: ModelSpec, to: str, root: Path | None = None, digest: str = "") -> None:
         self.network, self.spec, self.to = network, spec, to
         self.digest = digest or digest_of(network, spec)
+        if to == MACHINE_CODE:  # with kernels or without
+            self.digest = hashlib.sha256(f"{self.digest} {kernels.state()}".encode()).hexdigest()
         self.root = root or cache_home() / "exports"
         self.folder = self.root / f"{to}-{self.digest[:32]}"
         self._own: tempfile.TemporaryDirectory[str] | None = None  # where the cache cannot be used
@@ -179,11 +182,13 @@ class OnDemandEngine(Engine):
     def _made(self, size: Size) -> Engine:
         try:
             return self._shelf.make(size)
+        except kernels.NoCompiler as error:
+            tell(f"{error}; torch answers")
         except ExportError as error:
             if error.__cause__ is None:
                 raise
             tell(f"{KINDS[self.kind][2]} cannot be built ({error.__cause__}); torch answers")
-            return PlainEngine(self._network[0], self.spec)
+        return PlainEngine(self._network[0], self.spec)
 
 
 class PlainEngine(Engine):

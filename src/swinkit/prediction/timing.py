@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from swinkit.engines.exported import ENGINES, canary_pixels, fastest
-from swinkit.engines.operations import compiler
+from swinkit.engines.kernels import compiler
 from swinkit.engines.timing import interleaved
 from swinkit.export.write import default_size
 from swinkit.prediction.predictor import load

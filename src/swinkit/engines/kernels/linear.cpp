@@ -5,7 +5,8 @@
 // columns are added to its four quarters of the answer as they leave the registers. Gather and norm are done where the sums of rows
 // are taken, bias, GELU and residual where the answer is written. A row is paired with its neighbour, so what one picture holds
 // hardly touches another's rounding. What is left out costs accuracy of rounding only: tests/test_linear.py compares with float64.
-// operations.py compiles this file for the processor at hand, rewriting.py puts it where a graph had linear layers.
+// building.py compiles this file for the processor at hand, ../rewriting.py puts it where a graph had linear layers; README.md says
+// what is computed.
 
 #include "layers.h"
 

@@ -2,8 +2,8 @@
 //
 // PyTorch's fused attention is made for thousands of tokens; for the 49 of a window it is far slower than the linear layers
 // around it. Here the keys of a head are turned once, ROWS queries at a time meet all of them in registers, and nothing but the
-// answer is written, each token where it belongs in its map; meanwhile the next window and head is fetched. operations.py compiles
-// this file for the processor at hand, rewriting.py puts it where a graph had scaled_dot_product_attention; tests/test_attention.py
+// answer is written, each token where it belongs in its map; meanwhile the next window and head is fetched. building.py compiles
+// this file for the processor at hand, ../rewriting.py puts it where a graph had scaled_dot_product_attention; tests/test_attention.py
 // compares it with that in float64.
 
 #include "tensors.h"
