@@ -291,4 +291,3 @@ def test_other_commands_answer_hostile_inputs_with_a_sentence(
         assert len(err.strip().splitlines()) == 1, err
         assert "internal error" not in err
         assert "Traceback" not in err
-

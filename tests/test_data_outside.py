@@ -388,9 +388,7 @@ def _labels(root: Path, value: int) -> None:
 
 HUBS: dict[str, tuple[Case, str]] = {
     "a table that is an address": (
-        lambda root: change(
-            root / "train" / "state.json", _data_files=[{"filename": "a::https://example.org/x.arrow"}]
-        ),
+        lambda root: change(root / "train" / "state.json", _data_files=[{"filename": "a::https://example.org/x.arrow"}]),
         "does not exist",
     ),
     "parts that are numbers": (lambda root: change(root / "dataset_dict.json", splits=[1]), "names no parts"),

@@ -179,9 +179,7 @@ def test_arrays_of_photos_are_taken(predictor: Predictor, shape: tuple[int, ...]
     assert len(predictor.predict(array).predictions) == 5
 
 
-@pytest.mark.parametrize(
-    "thing", [None, 3, {"path": "a.jpg"}, object()], ids=lambda it: type(it).__name__
-)
+@pytest.mark.parametrize("thing", [None, 3, {"path": "a.jpg"}, object()], ids=lambda it: type(it).__name__)
 def test_other_things_are_refused_with_a_sentence(predictor: Predictor, thing) -> None:
     with pytest.raises(InputError, match="an image is a path, a PIL image or a uint8 array"):
         predictor.predict(thing)

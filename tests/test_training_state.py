@@ -299,10 +299,7 @@ def test_ctrl_c_ends_after_the_step_even_when_the_workers_hear_it_too(tmp_path: 
 
 
 def test_a_terminal_shows_a_bar_with_rate_and_time_left(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from tests.tiny_run import run\n"
-        "run(Path(sys.argv[1]), epochs=4)"
-    )
+    code = "import sys; from pathlib import Path; from tests.tiny_run import run\nrun(Path(sys.argv[1]), epochs=4)"
     said, status = _lines(tmp_path / "run", terminal=True, code=code)
     assert status == 0
     assert "the first step" in said  # there before anything is known

@@ -97,9 +97,7 @@ class Variant:
 
     def _size(self) -> int:
         """Return roughly how many parameters the network has; ``models.variants.parameter_count`` counts them."""
-        blocks = sum(
-            depth * (4 + 2 * self.mlp_ratio) * width**2 for depth, width in zip(self.depths, self.channels, strict=True)
-        )
+        blocks = sum(depth * (4 + 2 * self.mlp_ratio) * width**2 for depth, width in zip(self.depths, self.channels, strict=True))
         merges = sum(8 * width**2 for width in self.channels[:-1])
         stem = self.embed_dim * self.in_chans * self.patch_size**2
         positions = self.absolute_position * self.embed_dim * (self.img_size / self.patch_size) ** 2

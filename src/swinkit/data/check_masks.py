@@ -29,9 +29,7 @@ def has_masks(source: str | Path) -> bool:
     return bool(pairs.pictures and pairs.masks) or names_a_layout(names)
 
 
-def check_masks(
-    source: str | Path, progress: Callable[[int, int], None] | None = None, void: Sequence[int] = ()
-) -> Report:
+def check_masks(source: str | Path, progress: Callable[[int, int], None] | None = None, void: Sequence[int] = ()) -> Report:
     """Read every pair and report: ``counts`` are the pictures of each part that have a class (a value, without names).
 
     Args:

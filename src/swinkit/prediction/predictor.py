@@ -31,9 +31,7 @@ _Item = Tensor | Image.Image | str  # the network's input or the picture, or why
 _Prepared = tuple[str, _Item, bool]  # the image's name, what became of it, whether the name is a path to read again
 
 
-def load(
-    source: str | os.PathLike[str], device: str | None = None, engine: str | None = None, trust: bool = False
-) -> Predictor:
+def load(source: str | os.PathLike[str], device: str | None = None, engine: str | None = None, trust: bool = False) -> Predictor:
     """Return a predictor with the weights of ``source``.
 
     Args:

@@ -189,9 +189,7 @@ def _accelerator(recipe: Recipe) -> Any:
     return accelerate.Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
 
 
-def _step(
-    run: _Run, stepped: Callable[..., Any], wrapped: nn.Module, batches: Iterator[Batch], step: int
-) -> tuple[float, float]:
+def _step(run: _Run, stepped: Callable[..., Any], wrapped: nn.Module, batches: Iterator[Batch], step: int) -> tuple[float, float]:
     """Run the micro-batches of one step forward and back; return the mean loss and the gradient's norm."""
     work, recipe, accelerator = run.work, run.recipe, run.accelerator
     per_process = min(recipe.batch_size, len(work)) // accelerator.num_processes
