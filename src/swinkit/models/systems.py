@@ -96,10 +96,11 @@ class _Conv:
     cells: int = 0
     doublings: int = 0
     norm: bool = True  # a norm and no bias, or a bias and no norm
+    both: bool = False  # a norm and a bias
 
     @property
     def parameters(self) -> int:
-        return self.inputs * self.outputs * self.kernel**2 + (2 if self.norm else 1) * self.outputs
+        return self.inputs * self.outputs * self.kernel**2 + (3 if self.both else 2 if self.norm else 1) * self.outputs
 
 
 def _convolutions(decoder: Decoder, widths: tuple[int, ...], classes: int) -> list[_Conv]:
@@ -122,8 +123,11 @@ def _convolutions(decoder: Decoder, widths: tuple[int, ...], classes: int) -> li
     else:
         for level in range(last - 1, -1, -1):
             fine, coarse = widths[level], widths[level + 1]
-            rows += [_Conv("blocks", coarse, fine, 1, level), _Conv("blocks", 2 * fine, fine, 3, level)]
-            rows.append(_Conv("blocks", fine, fine, 3, level))
+            if decoder.deconv_kernel:  # a transposed convolution multiplies at the coarse map's places
+                rows.append(_Conv("blocks", coarse, fine, decoder.deconv_kernel, level + 1, both=True))
+            else:
+                rows.append(_Conv("blocks", coarse, fine, 1, level))
+            rows += [_Conv("blocks", width, fine, 3, level) for width in (2 * fine, fine)]
         rows.append(_Conv("head", widths[0], channels, 3))
     return [*rows, _Conv("classifier", channels, classes, 1, norm=False)]
 

@@ -38,7 +38,7 @@ def own_description(path: Path, metadata: dict[str, str]) -> ModelSpec | None:
 
 
 def folder_description(folder: Path) -> ModelSpec | None:
-    """Return the description in a folder of transformers or timm, None when there is no ``config.json``.
+    """Return the description in a folder of transformers, timm or the mm family, None when there is no ``config.json``.
 
     Raises:
         CheckpointError: a file cannot be read, or says something that cannot be; with file and field.
@@ -63,7 +63,7 @@ def hf_spec(config: dict[str, Any], preparation: dict[str, Any] | None) -> Model
     Raises:
         CheckpointError, InputError: a field of the wrong kind or out of its bounds.
     """
-    spec = heads.read_hf(config, preparation)
+    spec = heads.read_config(config, preparation)
     if spec is None:
         raise CheckpointError(f"config.json describes a {brief(config.get('model_type'))!r}, not a swin or swinv2")
     return spec

@@ -96,8 +96,15 @@ def beginnings(attribute: str) -> tuple[str, ...]:
     return tuple(word for head in HEADS.values() for word in getattr(head, attribute))
 
 
-def read_hf(config: dict[str, Any], preparation: dict[str, Any] | None) -> ModelSpec | None:
-    """Return the description in a transformers configuration, None when no head knows its ``model_type``."""
-    kind = config.get("model_type")
-    head = next((head for head in HEADS.values() if kind in head.hf_types), None)
-    return None if head is None else head.read_hf(config, preparation)
+def read_config(config: dict[str, Any], preparation: dict[str, Any] | None) -> ModelSpec | None:
+    """Return the description in a configuration of transformers or of the mm family, None when no head knows it.
+
+    Raises:
+        CheckpointError, InputError: a field of the wrong kind or out of its bounds.
+    """
+    for head in HEADS.values():
+        if head.reads_mm(config):
+            return head.read_mm(config)
+        if config.get("model_type") in head.hf_types:
+            return head.read_hf(config, preparation)
+    return None

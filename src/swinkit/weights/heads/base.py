@@ -95,6 +95,14 @@ class Head:
         """Return the description in a transformers configuration of ``hf_types`` and its processor's (None: there is none)."""
         raise NotImplementedError(self.task)
 
+    def reads_mm(self, config: dict[str, Any]) -> bool:
+        """Return whether a configuration is one of the mm family that ``read_mm`` reads."""
+        return False
+
+    def read_mm(self, config: dict[str, Any]) -> ModelSpec:
+        """Return the description in a configuration of the mm family: its ``model``, as JSON."""
+        raise NotImplementedError(self.task)
+
     # Loading
 
     def body(self, network: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from swinkit.bounds import real
+from swinkit.bounds import real, wholes
 from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer, UnknownDialect
 from swinkit.labels import ade20k
 from swinkit.models.segmentation import Segmenter
@@ -50,6 +50,8 @@ TABLES: dict[str, tuple[Row, ...]] = {
         *_conv_norm("decode_head.branches.{s}.{b}", "decode_head.scale_heads.{s}.{2b}", "bn"),
         *_conv_norm("decode_head.convs.{s}", "decode_head.convs.{s}", "bn"),
         *_conv_norm("neck.blocks.{s}.reduce", "neck.decoder.{s}.upsample.interp_upsample.1", "bn"),
+        Row(("neck.blocks.{s}.enlarge.conv.*",), ("neck.decoder.{s}.upsample.deconv_upsamping.0.*",)),  # spelt so there
+        Row(("neck.blocks.{s}.enlarge.norm.*",), ("neck.decoder.{s}.upsample.deconv_upsamping.1.*",)),
         *_conv_norm("neck.blocks.{s}.convs.{b}", "neck.decoder.{s}.conv_block.convs.{b}", "bn"),
     ),
     "hf": _upernet("batch_norm", "classifier"),
@@ -129,6 +131,36 @@ class Segment(Head):
             multi_label=body.get("problem_type") == "multi_label_classification",
             preprocessing=Preprocessing((512, 512), "squash", 0, "bilinear") if preparation is None else spec.preprocessing,
         )
+
+    def reads_mm(self, config: dict[str, Any]) -> bool:
+        """Return whether this is mmsegmentation's configuration of a segmenter."""
+        return config.get("type") == "EncoderDecoder"
+
+    def read_mm(self, config: dict[str, Any]) -> ModelSpec:
+        """Return the description in mmsegmentation's ``model``; only what tensors do not tell is taken from its heads."""
+        body, head, auxiliary = (config.get(part) or {} for part in ("backbone", "decode_head", "auxiliary_head"))
+        if not all(isinstance(part, dict) for part in (body, head, auxiliary)) or body.get("type") != "SwinTransformer":
+            raise CheckpointError("config.json describes no segmenter on one SwinTransformer with at most one auxiliary head")
+        if head.get("align_corners"):
+            raise CheckpointError("config.json: align_corners is on; this package resizes with corners not aligned")
+        size = hf.integer(body, "pretrain_img_size", 224)
+        variant = Variant(
+            embed_dim=hf.integer(body, "embed_dims", 96),
+            depths=wholes("config.json: depths", body.get("depths", (2, 2, 6, 2)), 1, 256),
+            num_heads=wholes("config.json: num_heads", body.get("num_heads", (3, 6, 12, 24)), 1, 16384),
+            window_size=hf.integer(body, "window_size", 7),
+            patch_size=hf.integer(body, "patch_size", 4),
+            img_size=size,
+            in_chans=hf.integer(body, "in_channels", 3),
+            num_classes=hf.integer(head, "num_classes", 150),
+            drop_path=body.get("drop_path_rate", DROP_PATH),
+        )
+        decoder = Decoder(
+            pool_scales=head.get("pool_scales") or (1, 2, 3, 6),
+            auxiliary_index=auxiliary.get("in_index", 2),
+            dropout=head.get("dropout_ratio", 0.1),
+        )
+        return self.undescribed(variant, {"task": self.task, "decoder": decoder}, "mm", "")
 
     def body(self, network: nn.Module) -> nn.Module:
         """Return the backbone."""
@@ -256,9 +288,13 @@ def infer_decoder(head: dict[str, Tensor], widths: tuple[int, ...], described: D
     given = described or Decoder()
     if len(given.pool_scales) != scales and kinds[0] == "upernet":
         if scales != 4:
-            raise UnknownDialect(f"the decoder pools at {scales} scales and nothing says which; UPerNet has 1, 2, 3 and 6")
+            raise UnknownDialect(
+                f"the decoder pools at {scales} scales and nothing says which (UPerNet has 1, 2, 3 and 6); "
+                "put the model's configuration beside the weights: config.json, with pool_scales"
+            )
         given = Decoder()
     auxiliary, index = head.get("auxiliary_head.classifier.weight"), given.auxiliary_index
+    deconv = head.get("neck.blocks.0.enlarge.conv.weight")
     below = widths[::-1] if kinds[0] == "unet" else widths
     if auxiliary is not None and kinds[0] != "fpn":
         width = head["auxiliary_head.convs.0.conv.weight"].shape[1]
@@ -272,6 +308,7 @@ def infer_decoder(head: dict[str, Tensor], widths: tuple[int, ...], described: D
             auxiliary_channels=0 if auxiliary is None else int(auxiliary.shape[1]),
             auxiliary_index=index,
             dropout=given.dropout,
+            deconv_kernel=0 if deconv is None else int(deconv.shape[-1]),
         ),
         int(classifier.shape[0]),
     )
