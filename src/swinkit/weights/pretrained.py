@@ -65,7 +65,8 @@ def create_model(
         )
     kind = heads.of_name(name)
     checkpoint = load_checkpoint(kind.weights_of(name, backbone) if pretrained is True else os.fspath(pretrained))
-    own = checkpoint.spec.variant.num_classes if kind is heads.of_description(checkpoint.spec) else None
+    same = kind.apart == heads.of_description(checkpoint.spec).apart  # an encoder's weights are a classifier's without classes
+    own = checkpoint.spec.variant.num_classes if same else None
     below = None if backbone is None else _network_of(backbone)
     classes = own if num_classes is None else num_classes
     network = build.create_model(_network_of(name), classes, in_chans, img_size, below, **changes)
