@@ -123,6 +123,11 @@ class Variant:
             side = -(-side // 2)
         return tuple(sides)
 
+    @property
+    def reference_windows(self) -> tuple[int, ...]:
+        """Window of each stage whose side scales V2's coordinates: the training's, else its own (arXiv 2111.09883, 3.3)."""
+        return tuple(p or w for p, w in zip(self.pretrained_windows, self.stage_windows, strict=True))
+
     def changed(self, **changes: Any) -> Variant:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)

@@ -162,7 +162,7 @@ def _keep_coordinates(model: Swin, variant: Variant, notes: list[str]) -> None:
         return
     if any(model.variant.pretrained_windows):
         return  # whoever built the network has said it
-    references = tuple(p or w for p, w in zip(variant.pretrained_windows, variant.stage_windows, strict=True))
+    references = variant.reference_windows
     changed = False
     attentions = [(name, m) for name, m in model.named_modules() if isinstance(m, WindowAttentionV2)]
     for name, attention in attentions:

@@ -111,9 +111,9 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 def _coordinate_tables(variant: Variant) -> dict[str, Tensor]:
     """Return the buffers of the original V2 code that hold the windows: (1, 2W - 1, 2W - 1, 2) for each block."""
     tables = {}
-    for stage, (window, pretrained) in enumerate(zip(variant.stage_windows, variant.pretrained_windows, strict=True)):
+    for stage, (window, reference) in enumerate(zip(variant.stage_windows, variant.reference_windows, strict=True)):
         side = 2 * window - 1
-        table = relative_coordinates(window, pretrained or window).reshape(1, side, side, 2)
+        table = relative_coordinates(window, reference).reshape(1, side, side, 2)
         for block in range(variant.depths[stage]):
             tables[f"layers.{stage}.blocks.{block}.attn.relative_coords_table"] = table
     return tables
