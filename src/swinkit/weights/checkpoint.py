@@ -114,6 +114,8 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
     variant, notes = infer_variant(neutral, name, hints)
     head = neutral.head or heads.of_bare(described)
     variant, fields = head.shape(neutral.apart, variant, described)
+    if described is not None and heads.HEADS.get(described.task, head) is head:
+        fields["task"] = described.task  # a task may do with another's head
     if described is not None and neutral.version == 1 and described.variant.window_size != variant.window_size:
         notes.append(f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}")
     _refuse_incomplete(neutral, variant)

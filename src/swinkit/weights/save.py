@@ -78,7 +78,8 @@ def save_dialect(path: str | Path, tensors: dict[str, Tensor], spec: ModelSpec, 
     head.refuse(dialect)
     converted = _converted(tensors, spec, dialect)
     if dialect == "official" and variant.version == 2:
-        converted |= _coordinate_tables(variant)  # the only place where a .pth says its window
+        # The only place where a .pth says its window.
+        converted |= {head.prefix(spec, dialect) + name: table for name, table in _coordinate_tables(variant).items()}
     if path.suffix == ".safetensors":
         _save_tensors(path, converted, {METADATA_KEY: json.dumps(spec.to_dict()), "format": "pt"})
     elif path.suffix in (".pth", ".pt", ".bin"):

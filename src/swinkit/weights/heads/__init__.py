@@ -54,7 +54,7 @@ def of_network(network: nn.Module) -> Head:
 
 def of_bare(described: ModelSpec | None) -> Head:
     """Return the kind of head of a file where none stands apart: the described one if it needs none."""
-    said = _LAST if described is None else HEADS[described.task]
+    said = _LAST if described is None else HEADS.get(described.task, _LAST)
     return _LAST if said.apart else said
 
 

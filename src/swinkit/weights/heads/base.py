@@ -21,7 +21,7 @@ class Head:
     """One kind of head: its names in each code base, and what its presence means. A subclass says where it differs.
 
     Attributes:
-        task: row of ``specs.TASKS``.
+        task: name of the task that has this kind of head.
         called: for notes about tensors of this head that are left aside.
         network: the module that carries it.
         apart: how our names of tensors begin that stand beside the backbone's and have tables of their own (``read``, ``write``).
