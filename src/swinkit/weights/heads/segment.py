@@ -152,7 +152,7 @@ class Segment(Head):
             patch_size=hf.integer(body, "patch_size", 4),
             img_size=size,
             in_chans=hf.integer(body, "in_channels", 3),
-            num_classes=hf.integer(head, "num_classes", 150),
+            num_classes=hf.integer(head, "num_classes", 1),
             drop_path=body.get("drop_path_rate", DROP_PATH),
         )
         decoder = Decoder(
