@@ -56,15 +56,16 @@ def rows(folder: Path) -> Iterator[Row]:
 
 
 def load_fixture(path: Path) -> tuple[Segmenter, dict[str, Tensor]]:
-    """Return our network with a fixture's weights, read as any checkpoint of that dialect, and the fixture's tensors."""
+    """Return our network with a fixture's weights, read as a folder of that dialect, and the fixture's tensors."""
     with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     state = {key.removeprefix("state/"): value for key, value in tensors.items() if key.startswith("state/")}
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     with tempfile.TemporaryDirectory() as temporary:
-        file_name = Path(temporary) / "weights.safetensors"
-        save_file({key: value.contiguous() for key, value in state.items()}, file_name)
-        checkpoint = load_checkpoint(file_name)
+        save_file({key: value.contiguous() for key, value in state.items()}, Path(temporary) / "model.safetensors")
+        (Path(temporary) / "config.json").write_text(json.dumps(config["model"]))
+        checkpoint = load_checkpoint(temporary)
     network = build_network(checkpoint.spec.changed(variant=checkpoint.spec.variant.changed(drop_path=0.0)))
     load_into(network, checkpoint)
     assert isinstance(network, Segmenter)
@@ -130,7 +131,8 @@ def transformers_rows() -> Iterator[Row]:
     from benchmarks.parity import randomise
     from swinkit.prediction import load
 
-    for window, depths in ((7, (2, 2, 2, 2)), (4, (1, 2, 3, 1)), (12, (2, 2, 2, 2))):
+    shapes = ((7, (2, 2, 2, 2), (1, 2, 3, 6)), (4, (1, 2, 3, 1), (1, 2, 4)), (12, (2, 2, 2, 2), (1, 3, 5, 7, 8)))
+    for window, depths, scales in shapes:
         torch.manual_seed(window)
         body = transformers.SwinConfig(
             embed_dim=24,
@@ -141,7 +143,12 @@ def transformers_rows() -> Iterator[Row]:
             image_size=64 * window,
         )
         config = transformers.UperNetConfig(
-            backbone_config=body, hidden_size=32, auxiliary_channels=16, auxiliary_in_channels=96, num_labels=9
+            backbone_config=body,
+            hidden_size=32,
+            pool_scales=list(scales),
+            auxiliary_channels=16,
+            auxiliary_in_channels=96,
+            num_labels=9,
         )
         theirs = transformers.UperNetForSemanticSegmentation(config)
         randomise(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import time
 from collections.abc import Callable
@@ -115,7 +116,18 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "polygon far away": (field("segmentation", [[0, 0, 1e18, 0, 9, 9]]), "beyond 1,000,000 pixels"),
     "polygon of a million points": (field("segmentation", [[1] * 2_000_000]), "more than 50,000 points"),
     "boxes alone": (text(lambda t: [row.pop("segmentation") for row in t["annotations"]]), "boxes are no label maps"),
-    "runs compressed": (field("segmentation", {"size": [10, 20], "counts": "PPYo0"}), "is compressed"),
+    "runs compressed, another size": (field("segmentation", {"size": [20, 10], "counts": "n5:"}), "is 10 x 20, its picture"),
+    "runs compressed, empty": (field("segmentation", {"size": [10, 20], "counts": ""}), "is damaged"),
+    "runs compressed, cut": (field("segmentation", {"size": [10, 20], "counts": "n"}), "is damaged"),
+    "runs compressed, too few": (field("segmentation", {"size": [10, 20], "counts": "n5"}), "does not fill the picture"),
+    "runs compressed, negative": (field("segmentation", {"size": [10, 20], "counts": "b6F"}), "does not fill the picture"),
+    "runs compressed, no such letter": (field("segmentation", {"size": [10, 20], "counts": "n5~"}), "is damaged"),
+    "runs compressed, below": (field("segmentation", {"size": [10, 20], "counts": "n5\u0000"}), "is damaged"),
+    "runs compressed, no ASCII": (field("segmentation", {"size": [10, 20], "counts": "n5\u0430"}), "is damaged"),
+    "runs compressed, endless": (field("segmentation", {"size": [10, 20], "counts": "o" * 3_000_000}), "is damaged"),
+    "runs compressed, a long number": (field("segmentation", {"size": [10, 20], "counts": "o" * 7 + "0"}), "is damaged"),
+    "runs compressed, huge": (field("segmentation", {"size": [10, 20], "counts": "o" * 6 + "?"}), "does not fill the picture"),
+    "runs compressed, many": (field("segmentation", {"size": [10, 20], "counts": "0" * 3_000_000}), "is damaged"),
     "runs of text": (field("segmentation", {"size": [10, 20], "counts": ["190", 10]}), "no list of whole numbers"),
     "runs of lists": (field("segmentation", {"size": [10, 20], "counts": [[190], [10]]}), "no list of whole numbers"),
     "runs of fractions": (field("segmentation", {"size": [10, 20], "counts": [190.0, 10]}), "no list of whole numbers"),
@@ -147,6 +159,54 @@ def test_the_good_file_is_good(tmp_path: Path) -> None:
     values = data.mask(0)
     assert (data.classes, len(data)) == (["background", "cat", "dog"], 2)
     assert (values[0, 0], values[9, 19], values[9, 12], data.mask(1).max()) == (1, 2, 0, 0)
+
+
+def compressed(mask: np.ndarray) -> str:
+    """COCO's text of a mask, written number by number as ``maskApi.c`` describes it."""
+    flat = mask.T.reshape(-1).tolist()
+    runs, value = [0], 0
+    for one in flat:
+        if one != value:
+            runs.append(0)
+            value = one
+        runs[-1] += 1
+    text = ""
+    for number, run in enumerate(runs):
+        x, more = run - (runs[number - 2] if number > 2 else 0), True
+        while more:
+            low, x = x & 31, x >> 5
+            more = x != (-1 if low & 16 else 0)
+            text += chr(48 + low + 32 * more)
+    return text
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]))
+def test_compressed_runs_are_drawn_as_the_mask_they_were(seed: int, height: int, width: int, share: float) -> None:
+    mask = (np.random.default_rng(seed).random((height, width)) < share).astype(np.uint8)
+    if share == 0.5:  # long runs, whose differences have both signs
+        mask = np.repeat(np.repeat(mask, 30, 0), 3, 1)
+    size, text = [*mask.shape], compressed(mask)
+    truth = {**TRUTH, "images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
+    truth["annotations"] = [{"image_id": 1, "category_id": 7, "segmentation": {"size": size, "counts": text}}]
+    _, drawn = read_coco(json.dumps(truth).encode(), "x.json", "x.json", ["a.png"])
+    assert np.array_equal(drawn["a.png"].draw(mask.shape, "a.png"), mask)
+    if importlib.util.find_spec("pycocotools"):
+        from pycocotools import mask as theirs
+
+        assert theirs.encode(np.asfortranarray(mask))["counts"].decode() == text
+        assert np.array_equal(theirs.decode({"size": size, "counts": text.encode()}), mask)
+
+
+@given(st.text(alphabet=[chr(code) for code in range(46, 114)], max_size=40))
+def test_any_compressed_text_is_drawn_or_refused(text: str) -> None:
+    truth = copy.deepcopy(TRUTH)
+    truth["annotations"][1]["segmentation"]["counts"] = text
+    try:
+        _, drawn = read_coco(json.dumps(truth).encode(), "x.json", "x.json", ["images/a.png", "images/b.png"])
+    except DatasetError as error:
+        assert str(error).startswith("x.json: annotations[1]")
+        return
+    drawn["images/a.png"].draw((10, 20), "a.png")
 
 
 def test_a_polygon_of_two_points_covers_nothing(tmp_path: Path) -> None:

@@ -117,11 +117,13 @@ def test_published_sizes_and_costs_are_met(name: str) -> None:
     assert sum(segmenter_macs(variant, system.decoder, system.size).values()) == pytest.approx(system.gmacs * 1e9, rel=0.01)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_costs_are_those_the_profiler_counts(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "wishes"), [*((kind, {}) for kind in KINDS), ("unet", {"deconv_kernel": 4})])
+def test_costs_are_those_the_profiler_counts(kind: str, wishes: dict[str, int]) -> None:
     with torch.device("meta"):
-        model = swinkit.create_model(kind, num_classes=7, backbone="swin_tiny").eval()
-    counted = segmenter_macs(resolve("swin_tiny")[1].changed(num_classes=7), model.decoder, (256, 224), reordered=True)
+        model = swinkit.create_model(kind, num_classes=7, backbone="swin_tiny", **wishes).eval()
+    variant = resolve("swin_tiny")[1].changed(num_classes=7)
+    assert sum(segmenter_parameters(variant, model.decoder).values()) == sum(p.numel() for p in model.parameters())
+    counted = segmenter_macs(variant, model.decoder, (256, 224), reordered=True)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.empty(1, 3, 256, 224))
     attention = 0  # the profiler misses attention on the meta device or counts it: compare decoders alone

@@ -123,6 +123,11 @@ class Variant:
             side = -(-side // 2)
         return tuple(sides)
 
+    @property
+    def reference_windows(self) -> tuple[int, ...]:
+        """Window of each stage whose side scales V2's coordinates: the training's, else its own (arXiv 2111.09883, 3.3)."""
+        return tuple(p or w for p, w in zip(self.pretrained_windows, self.stage_windows, strict=True))
+
     def changed(self, **changes: Any) -> Variant:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
@@ -213,6 +218,8 @@ class Decoder:
         auxiliary_channels: width of the auxiliary head, which exists in training only; 0 means none.
         auxiliary_index: map that head stands on: a backbone's for "upernet" and "fpn", a decoder's (deep to fine) for "unet".
         dropout: rate of whole channels before the classifiers.
+        deconv_kernel: side of the transposed convolution that doubles a map ("unet" only), even; 0 enlarges bilinearly and makes
+            the map narrower by a 1x1 convolution.
     """
 
     kind: str = "upernet"
@@ -222,6 +229,7 @@ class Decoder:
     auxiliary_channels: int = 256
     auxiliary_index: int = 2
     dropout: float = 0.1
+    deconv_kernel: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in DECODERS:
@@ -233,10 +241,13 @@ class Decoder:
         settle(self, rate, ("dropout",), 0.0, 1.0)
         if not self.pool_scales:
             raise InputError("pool_scales needs at least one scale, got none")
+        settle(self, whole, ("deconv_kernel",), 0, 16)
+        if self.deconv_kernel % 2:
+            raise InputError(f"deconv_kernel must be even, to double a map, got {self.deconv_kernel}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
-        return _plain(dataclasses.asdict(self))
+        return _without_new(_plain(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, data: Any) -> Decoder:
@@ -319,7 +330,10 @@ class ModelSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested JSON-ready values."""
-        return _plain(dataclasses.asdict(self))
+        values = _plain(dataclasses.asdict(self))
+        if self.decoder is not None:
+            values["decoder"] = self.decoder.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, data: Any) -> ModelSpec:
@@ -335,6 +349,11 @@ class ModelSpec:
                 except InputError as error:
                     raise InputError(f"{name}: {error}") from None
         return cls(**_fields(cls, values))
+
+
+def _without_new(decoder: dict[str, Any]) -> dict[str, Any]:
+    """Return a decoder's fields; one that older versions do not know only where it says something."""
+    return decoder if decoder["deconv_kernel"] else {key: value for key, value in decoder.items() if key != "deconv_kernel"}
 
 
 def _plain(value: Any) -> Any:

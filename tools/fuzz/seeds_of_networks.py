@@ -80,6 +80,8 @@ DESCRIPTIONS: dict[str, tuple[str, Any, str]] = {
     "classes-huge": ("variant.num_classes", 1 << 50, ""),
     "pooling-1e6": ("decoder", {"kind": "upernet", "pool_scales": [1000000]}, ""),
     "decoder-wide": ("decoder", {"kind": "unet", "channels": 1 << 40}, ""),
+    "deconv-odd": ("decoder", {"kind": "unet", "deconv_kernel": 3}, ""),
+    "deconv-huge": ("decoder", {"kind": "unet", "deconv_kernel": 1 << 40}, ""),
     "facts-deep": ("facts", {"a": "@"}, "[" * 400 + "]" * 400),
     "labels-numbers": ("labels", [1, 2, 3], ""),
     "task-unknown": ("task", "paint", ""),
@@ -135,6 +137,13 @@ def weights() -> Cases:
         "model.safetensors.index.json": json.dumps({"weight_map": dict.fromkeys(tensors, "part-1.safetensors")}).encode(),
     }
     preparation = {"input_size": [3, 8, 8], "crop_pct": 0.9}
+    mm = json.dumps(
+        {
+            "type": "EncoderDecoder",
+            "backbone": {"type": "SwinTransformer"},
+            "decode_head": {"pool_scales": [1, 2], "dropout_ratio": 0.5},
+        }
+    ).encode()
     timm = {"architecture": "swin_tiny_patch4_window7_224", "num_classes": 3, "pretrained_cfg": preparation}
 
     def offsets(text: str) -> bytes:
@@ -189,6 +198,10 @@ def weights() -> Cases:
         "bad-hub-labels": hub | {"config.json": b'{"model_type": "swin", "id2label": {"0": "a", "x": "b"}}'},
         "bad-pipe": {"w.pth": PIPE},  # C2
         "bad-part-pipe": {**parts, "part-1.safetensors": PIPE},
+        "bad-mm-backbone": hub | {"config.json": b'{"type": "EncoderDecoder", "backbone": 3}'},
+        "bad-mm-scales": hub | {"config.json": mm.replace(b"[1, 2]", b"[1e9, 2]")},
+        "bad-mm-dropout": hub | {"config.json": mm.replace(b"0.5", b"[]")},
+        "any-mm": hub | {"config.json": mm},
         "any-config-pipe": {**hub, "config.json": PIPE},
         "bad-part-outside": {**parts, "model.safetensors.index.json": b'{"weight_map": {"a": "../x.safetensors"}}'},
         "bad-device": {"w.safetensors": "link /dev/zero"},

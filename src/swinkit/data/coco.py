@@ -240,20 +240,48 @@ def _ring(ring: Any, where: str) -> np.ndarray | None:
 
 
 def _runs(table: dict[str, Any], size: tuple[int, int] | None, where: str) -> Runs:
-    """Return an uncompressed run-length table, which fills its picture."""
+    """Return a run-length table, which fills its picture: a list of runs, or COCO's compressed text."""
     counts, stated = table.get("counts"), table.get("size")
-    if isinstance(counts, str):
-        raise DatasetError(f"{where}: its run-length mask is compressed; convert it to polygons or to a list of runs")
-    if not isinstance(counts, list) or not set(map(type, counts)) <= {int}:
+    if not isinstance(counts, str) and (not isinstance(counts, list) or not set(map(type, counts)) <= {int}):
         raise DatasetError(f"{where}: the runs of its mask are {reprlib.repr(counts)}, no list of whole numbers; write it again")
     if not isinstance(stated, list) or len(stated) != 2 or not set(map(type, stated)) <= {int}:
         raise DatasetError(f"{where}: the size of its mask is {reprlib.repr(stated)}, not [height, width]; write it again")
     height, width = _bounded(stated[0], stated[1], where)
     if size is not None and (height, width) != size:
         raise DatasetError(f"{where}: its mask is {width} x {height}, its picture {size[1]} x {size[0]}; write it again")
-    if sum(counts) != height * width or min(counts) < 0:
+    if isinstance(counts, str):
+        runs = _unpacked(counts, height * width, where)
+    elif sum(counts) == height * width and min(counts) >= 0:
+        runs = np.array(counts, np.int64)
+    else:
+        runs = np.array([-1])
+    if runs.min() < 0 or runs.sum() != height * width:
         raise DatasetError(f"{where}: its run-length mask does not fill the picture; write it again")
-    return (height, width), np.array(counts, np.int64)
+    return (height, width), runs
+
+
+def _unpacked(text: str, pixels: int, where: str) -> np.ndarray:
+    """Return the runs in COCO's compressed text: (runs,) int64, each within a few times ``pixels``.
+
+    A character is its code minus 48: five bits of a number, lowest first, and 32 where more follow; 16 in the last one is the
+    sign. From the fourth number on, each is the difference to the one before the last. Source: ``maskApi.c`` of
+    cocoapi. Its own reader (``pycocotools.mask``) trusts the text: numbers of any length, sums that overflow; so this one stays.
+    """
+    codes = np.frombuffer(text.encode() if text.isascii() else b"", np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((codes & 32) == 0)
+    starts = np.concatenate((np.zeros(1, np.int64), last[:-1] + 1))
+    # Seven characters hold any run of the largest picture; differences beyond the picture lead to no runs.
+    whole = len(codes) and codes.min() >= 0 and codes.max() < 64 and len(last) and last[-1] == len(codes) - 1
+    if not whole or (last - starts).max() >= 7 or len(last) > pixels + 2:
+        raise DatasetError(f"{where}: its compressed run-length mask is {reprlib.repr(text)}, which is damaged; write it again")
+    place = np.arange(len(codes)) - np.repeat(starts, last - starts + 1)
+    numbers = np.add.reduceat((codes & 31) << (5 * place), starts)
+    numbers -= np.where(codes[last] & 16, np.int64(1) << (5 * (last - starts + 1)), 0)
+    if np.abs(numbers).max() > pixels:
+        raise DatasetError(f"{where}: its run-length mask does not fill the picture; write it again")
+    for first in (1, 2):
+        numbers[first::2] = np.cumsum(numbers[first::2])
+    return numbers
 
 
 def _rows(truth: dict[str, Any], kind: str, label: str) -> Iterable[tuple[dict[str, Any], str]]:

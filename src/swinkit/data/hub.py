@@ -54,12 +54,6 @@ class HubData(ClassificationData):
             raise ImageError(f"{name}: holds a path instead of a picture; save the data set again with its pictures")
         return data
 
-    def subset(self, indices: list[int]) -> ClassificationData:
-        """Return some of the pictures, with the same classes."""
-        kept = HubData.__new__(HubData)
-        kept.__dict__ = {**self.__dict__, "items": [self.items[i] for i in indices]}
-        return kept
-
 
 def is_hub_folder(path: Path) -> bool:
     """Return whether a folder is one of ``save_to_disk``."""

@@ -79,8 +79,7 @@ def create_backbone(name: str, in_chans: int = 3, out_indices: tuple[int, ...] |
     variant = _new(name, "create_backbone")
     # A stage whose window was smaller in training keeps that window as the scale of its coordinates (V2).
     if variant.version == 2 and "pretrained_windows" not in changes:
-        windows = zip(variant.pretrained_windows, variant.stage_windows, strict=True)
-        changes["pretrained_windows"] = tuple(pretrained or window for pretrained, window in windows)
+        changes["pretrained_windows"] = variant.reference_windows
     return SwinBackbone(_changed(variant, {"in_chans": in_chans, **changes}), out_indices)
 
 

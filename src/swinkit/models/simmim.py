@@ -14,7 +14,7 @@ from swinkit.models.swin import Swin
 from swinkit.specs import Variant
 
 
-class _MaskedSwin(Swin):
+class MaskedSwin(Swin):
     """A Swin whose hidden tokens are replaced by a learned one after the patch norm."""
 
     def __init__(self, variant: Variant) -> None:
@@ -42,7 +42,7 @@ class SimMIM(nn.Module):
 
     def __init__(self, variant: Variant, normalise_targets: int = 0) -> None:
         super().__init__()
-        self.encoder = _MaskedSwin(variant)
+        self.encoder = MaskedSwin(variant)
         self.stride = variant.strides[-1]
         self.normalise_targets = normalise_targets
         self.decoder = nn.Sequential(

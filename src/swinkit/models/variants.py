@@ -241,7 +241,7 @@ def count_macs(variant: Variant) -> int:
     """Return multiply-adds of one image at ``img_size``, counted as the original ``flops()`` does.
 
     Linear layers, convolutions and attention products, and one operation an element for LayerNorm; softmax and
-    V2's position network are not counted.
+    V2's position network are not counted. Torch's ``FlopCounterMode`` leaves LayerNorms out, so published figures would differ.
     """
     side = variant.img_size // variant.patch_size
     total = side**2 * variant.embed_dim * (variant.in_chans * variant.patch_size**2 + 1)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swinkit.errors import CheckpointError, KeysLeftOver, ShapesDiffer, refusing
-from swinkit.labels import map_22k_to_1k
-from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import Swin, SwinBackbone, WindowAttentionV2
 from swinkit.models.windows import resize_bias_table
 from swinkit.specs import Variant
+from swinkit.weights import heads
 from swinkit.weights.checkpoint import Checkpoint
-from swinkit.weights.heads import PREFIXES
-
-Head = Literal["exact", "new", "22k"]
+from swinkit.weights.heads import Mode
 
 
-def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head = "exact") -> str:
+def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Mode = "exact") -> str:
     """Load weights into a network, adapting what is allowed to differ.
 
     Args:
@@ -40,19 +34,32 @@ def load_into(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: He
         ShapesDiffer: a tensor of another shape.
     """
     with refusing(CheckpointError, "the weights do not fit the network", "build the network they were made for"):
-        return _load_segmenter(model, source, head) if isinstance(model, Segmenter) else _load(model, source, head)
+        kind = heads.of_network(model)
+        variant = source.spec.variant if isinstance(source, Checkpoint) else None
+        tensors, apart = heads.split(source.tensors if isinstance(source, Checkpoint) else source)
+        own, body = apart.pop(kind.task, {}), kind.body(model)
+        notes = [f"left aside {len(found)} tensors of {heads.HEADS[task].called}" for task, found in apart.items()]
+        if body is model:
+            return _load(model, tensors, variant, head, notes)
+        said = _load(body, tensors, variant, "new", notes) if isinstance(body, Swin) else _load_foreign(body, tensors)
+        return "; ".join([said, *kind.load(model, own, head)])
 
 
-def _load(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head) -> str:
+def _load_foreign(body: nn.Module, tensors: dict[str, Tensor]) -> str:
+    """Load the backbone of another library, whose names are its own: all of it or nothing."""
+    given, wanted = {key.removeprefix("backbone."): t for key, t in tensors.items()}, body.state_dict()
+    odd = sorted(given.keys() ^ wanted.keys()) or [key for key in given if given[key].shape != wanted[key].shape]
+    if odd:
+        raise KeysLeftOver(f"{len(odd)} tensors of the backbone do not match (first: {odd[0]}); the weights are another's")
+    heads.put(body, given, wanted)
+    return f"loaded {len(given)} tensors of the backbone"
+
+
+def _load(model: nn.Module, given: dict[str, Tensor], variant: Variant | None, head: Mode, notes: list[str]) -> str:
     wanted = model.state_dict()
-    variant = source.spec.variant if isinstance(source, Checkpoint) else None
-    given = _tensors(source)
-    notes: list[str] = []
-    decoders = [given.pop(key) for key in list(given) if key.startswith(PREFIXES)]
-    if decoders:
-        notes.append(f"left aside {len(decoders)} tensors of a decoder")
     aside = _set_aside(model, given, wanted, head, notes)
-    _fit_head(given, wanted, head, notes)
+    for kind in heads.HEADS.values():
+        kind.fit(given, wanted, head, notes)
     _fit_stem(given, wanted, notes)
     _fit_positions(given, wanted, notes)
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
@@ -68,7 +75,7 @@ def _load(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head) 
             )
         if not value.is_floating_point():
             raise CheckpointError(f"{key} holds {value.dtype}, not floating point numbers; quantised weights are not read")
-    _put(model, given, wanted)
+    heads.put(model, given, wanted)
     if variant is not None and isinstance(model, Swin):
         _keep_coordinates(model, variant, notes)
     total = len(wanted)
@@ -76,65 +83,11 @@ def _load(model: nn.Module, source: Checkpoint | dict[str, Tensor], head: Head) 
     return "; ".join([said, *notes])
 
 
-def _tensors(source: Checkpoint | dict[str, Tensor]) -> dict[str, Tensor]:
-    return dict(source.tensors if isinstance(source, Checkpoint) else source)
-
-
-def _put(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Copy tensors into the network; one on the meta device takes copies as its own."""
-    unborn = any(value.is_meta for value in wanted.values())
-    # A copy even then: memory of a file may be unaligned, and kernels round differently there.
-    given = {key: value.to(wanted[key].dtype, copy=unborn) for key, value in given.items()}
-    model.load_state_dict(given, assign=unborn)
-
-
-def _load_segmenter(model: Segmenter, source: Checkpoint | dict[str, Tensor], head: Head) -> str:
-    """Load the backbone by its own rules and the decoder strictly, or leave the decoder new."""
-    tensors = _tensors(source)
-    given = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIXES)}
-    if not isinstance(model.backbone, Swin):
-        body, wanted = {key.removeprefix("backbone."): t for key, t in tensors.items()}, model.backbone.state_dict()
-        odd = sorted(body.keys() ^ wanted.keys()) or [key for key in body if body[key].shape != wanted[key].shape]
-        if odd:
-            raise KeysLeftOver(f"{len(odd)} tensors of the backbone do not match (first: {odd[0]}); the weights are another's")
-        _put(model.backbone, body, wanted)
-        said = f"loaded {len(body)} tensors of the backbone"
-    elif isinstance(source, Checkpoint):
-        said = load_into(model.backbone, Checkpoint(tensors, source.spec, source.dialect, [], source.source), "new")
-    else:
-        said = load_into(model.backbone, tensors, "new")
-    wanted = {key: value for key, value in model.state_dict().items() if key.startswith(PREFIXES)}
-    if not given:
-        if head == "exact":
-            raise KeysLeftOver("the weights have no decoder, only a backbone; train one: swinkit train finetune_segment")
-        return f"{said}; the decoder starts anew"
-    classifier = given.get("decode_head.classifier.weight")
-    old, new = 0 if classifier is None else classifier.shape[0], model.num_classes
-    if old != new:
-        if head == "exact":
-            raise ShapesDiffer(f"the weights have {old} classes, the network {new}; build it with num_classes={old}")
-        given |= {key: value for key, value in wanted.items() if ".classifier." in key}
-        said += f"; classifiers start anew ({old} -> {new} classes)"
-    auxiliary = {key for key in given.keys() ^ wanted.keys() if key.startswith("auxiliary_head.")}
-    for key in auxiliary:
-        if key in given:
-            del given[key]
-        elif head != "exact":
-            given[key] = wanted[key]
-    if auxiliary:
-        said += "; auxiliary head left aside or new"
-    odd = sorted(given.keys() ^ wanted.keys()) or [key for key in given if given[key].shape != wanted[key].shape]
-    if odd:
-        raise ShapesDiffer(f"{len(odd)} tensors of the decoder do not fit (first: {odd[0]}); build the decoder of the weights")
-    _put(model, {**{k: v for k, v in model.state_dict().items() if k not in given}, **given}, model.state_dict())
-    return f"{said}; {len(given)} of the decoder"
-
-
-def _set_aside(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]) -> int:
+def _set_aside(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Tensor], head: Mode, notes: list[str]) -> int:
     """Remove what this kind of network does not have, fill in what only it has; return the number filled in."""
-    made = 0
+    made, within = 0, heads.beginnings("within")
     dropped = []
-    names = [key for key in given if key.startswith(("norm", "head.", "mask_token")) and key not in wanted]
+    names = [key for key in given if key.startswith(("norm", *within)) and key not in wanted]
     if "norm.weight" in wanted and "norm.weight" not in given:
         last = max((key for key in names if key.startswith("norm") and key.endswith(".weight")), default=None)
         if last is not None:  # a dense network's last output norm is the nearest to a classifier's norm
@@ -152,34 +105,13 @@ def _set_aside(model: nn.Module, given: dict[str, Tensor], wanted: dict[str, Ten
     elif head == "exact":
         allowed = []
     else:
-        allowed = [key for key in fresh if key.startswith(("norm.", "mask_token", "head."))]
+        allowed = [key for key in fresh if key.startswith(("norm.", *heads.beginnings("fresh")))]
     for key in allowed:
-        if not key.startswith("head."):
-            given[key] = wanted[key]
-            made += 1
+        given[key] = wanted[key]
+        made += 1
     if made:
-        notes.append(f"{made} tensors start anew ({', '.join(sorted({k.rsplit('.', 1)[0] for k in allowed if k in given}))})")
+        notes.append(f"{made} tensors start anew ({', '.join(sorted({k.rsplit('.', 1)[0] for k in allowed}))})")
     return made
-
-
-def _fit_head(given: dict[str, Tensor], wanted: dict[str, Tensor], head: Head, notes: list[str]) -> None:
-    if "head.weight" not in wanted:
-        return
-    classes = wanted["head.weight"].shape[0]
-    old = given["head.weight"].shape[0] if "head.weight" in given else 0
-    if old == classes and "head.bias" in given:
-        return
-    if head == "exact":
-        if old:
-            raise ShapesDiffer(f"the weights have {old} classes, the network {classes}; build it with num_classes={old}")
-        return
-    if head == "22k" and (old, classes) == (21841, 1000):
-        rows = map_22k_to_1k()
-        given["head.weight"], given["head.bias"] = given["head.weight"][rows], given["head.bias"][rows]
-        notes.append("head: 1000 rows of the 22K head by the authors' map")
-        return
-    given["head.weight"], given["head.bias"] = (torch.zeros_like(wanted[f"head.{part}"]) for part in ("weight", "bias"))
-    notes.append(f"head replaced ({old} -> {classes} classes)" if old else f"a new head for {classes} classes")
 
 
 def _fit_stem(given: dict[str, Tensor], wanted: dict[str, Tensor], notes: list[str]) -> None:
@@ -230,7 +162,7 @@ def _keep_coordinates(model: Swin, variant: Variant, notes: list[str]) -> None:
         return
     if any(model.variant.pretrained_windows):
         return  # whoever built the network has said it
-    references = tuple(p or w for p, w in zip(variant.pretrained_windows, variant.stage_windows, strict=True))
+    references = variant.reference_windows
     changed = False
     attentions = [(name, m) for name, m in model.named_modules() if isinstance(m, WindowAttentionV2)]
     for name, attention in attentions:

@@ -11,15 +11,13 @@ from torch import Tensor
 from swinkit.embedded import EMBEDDED, embedded_path
 from swinkit.errors import CheckpointError, KeysLeftOver, UnknownName, refusing
 from swinkit.files import EXPORT_MANIFEST
-from swinkit.labels import ade20k, imagenet_names
 from swinkit.models.classifier import SwinClassifier
-from swinkit.models.systems import DROP_PATH
 from swinkit.models.variants import resolve
-from swinkit.specs import MaskRules, ModelSpec, Preprocessing, Variant
+from swinkit.specs import ModelSpec, Variant
+from swinkit.weights import heads
 from swinkit.weights.convert import Neutral, to_neutral
 from swinkit.weights.described import folder_description, own_description
 from swinkit.weights.find import download, local_path, looked_up
-from swinkit.weights.heads import infer_decoder
 from swinkit.weights.infer import infer_variant
 from swinkit.weights.read import read_tensors
 
@@ -114,34 +112,23 @@ def _checkpoint(neutral: Neutral, path: Path, name: str, described: ModelSpec | 
         if hints is not None and (hints.version, hints.depths) != (neutral.version, _count(neutral)):
             hints = None
     variant, notes = infer_variant(neutral, name, hints)
-    decoder = None
-    if neutral.head:
-        decoder, classes = infer_decoder(neutral.head, variant.channels, described.decoder if described else None)
-        variant = variant.changed(num_classes=classes, drop_path=described.variant.drop_path if described else DROP_PATH)
+    head = neutral.head or heads.of_bare(described)
+    variant, fields = head.shape(neutral.apart, variant, described)
+    if described is not None and heads.HEADS.get(described.task, head) is head:
+        fields["task"] = described.task  # a task may do with another's head
     if described is not None and neutral.version == 1 and described.variant.window_size != variant.window_size:
         notes.append(f"the description says window {described.variant.window_size}, the bias tables {variant.window_size}")
     _refuse_incomplete(neutral, variant)
     notes += [f"left aside: {count} tensors under {word!r}" for word, count in sorted(neutral.aside.items())]
-    if described is None and decoder is not None:
-        labels, palette = ade20k() if variant.num_classes == 150 else ((), ())
-        preparation = Preprocessing((512, 2048), "box", 0, "bilinear", antialias=False)
-        spec = ModelSpec(
-            variant, preparation, labels, "segment", name, decoder=decoder, masks=MaskRules((0,), palette) if labels else None
-        )
-        if not labels:
-            notes.append(f"no class names are known for {variant.num_classes} classes")
-    elif described is None:
-        spec = ModelSpec(
-            variant, _published_preparation(neutral.dialect, variant), imagenet_names(variant.num_classes), name=name
-        )
+    if described is None:
+        spec = head.undescribed(variant, fields, neutral.dialect, name)
         if variant.num_classes and not spec.labels:
             notes.append(f"no class names are known for {variant.num_classes} classes")
     else:
         if described.labels and variant.num_classes and len(described.labels) != variant.num_classes:
             raise CheckpointError(f"{len(described.labels)} class names for {variant.num_classes} classes; mend the description")
-        task = "segment" if decoder else "classify" if described.task == "segment" else described.task
-        spec = described.changed(variant=variant, name=name, decoder=decoder, task=task)
-    return Checkpoint(neutral.tensors | neutral.head, spec, neutral.dialect, notes, str(path))
+        spec = described.changed(variant=variant, name=name, **fields)
+    return Checkpoint(neutral.tensors | neutral.apart, spec, neutral.dialect, notes, str(path))
 
 
 def _refuse_incomplete(neutral: Neutral, variant: Variant) -> None:
@@ -157,22 +144,3 @@ def _count(neutral: Neutral) -> tuple[int, ...]:
     blocks = {(k.split(".")[1], k.split(".")[3]) for k in neutral.tensors if ".blocks." in k}
     stages = sorted({int(stage) for stage, _ in blocks})
     return tuple(sum(int(stage) == s for stage, _ in blocks) for s in stages)
-
-
-def _published_preparation(dialect: str, variant: Variant) -> Preprocessing:
-    """Return how the publisher of a dialect's files measured them.
-
-    Source: MS ``data/build.py``; timm ``pretrained_cfg``; torchvision's weights' transforms.
-    """
-    side = variant.img_size
-    if dialect == "timm":
-        return Preprocessing((side, side), "shorter", side if side >= 384 else int(side / 0.9))
-    if dialect == "torchvision":
-        shorter = {(1, 96, 6): 232, (1, 96, 18): 246, (1, 128, 18): 238, (2, 128, 18): 272}
-        default, made_for = (232, 224) if variant.version == 1 else (260, 256)
-        depth = variant.depths[min(2, len(variant.depths) - 1)]
-        published = shorter.get((variant.version, variant.embed_dim, depth), default)
-        return Preprocessing((side, side), "shorter", round(side * published / made_for))
-    if side >= 384 or dialect == "hf":
-        return Preprocessing((side, side), "squash")
-    return Preprocessing((side, side), "shorter", int(256 / 224 * side))

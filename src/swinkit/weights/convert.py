@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from swinkit.errors import KeysLeftOver, UnknownDialect
-from swinkit.weights.dialects import DIALECTS, HF_5_SPELLINGS, OPERATIONS, Dialect, Row
-from swinkit.weights.heads import HEADS, IGNORED, PREFIXES, recognise_head
-
-Indices = dict[str, int]
+from swinkit.weights import heads
+from swinkit.weights.dialects import DIALECTS, HEAD, HF_5_SPELLINGS, OPERATIONS, Dialect
+from swinkit.weights.rows import Indices, Row, fill, match
 
 
 @dataclass
@@ -25,7 +23,8 @@ class Neutral:
         version: 1 or 2.
         derived: tensors that are not weights but tell the window (``relative_coords_table`` ...), by our block name.
         aside: number of tensors of other parts (detection heads ...), by their first word.
-        head: tensors of a segmentation decoder, under our names.
+        head: kind of the head that stands apart from the backbone, None when none does.
+        apart: tensors of that head, under our names.
     """
 
     tensors: dict[str, Tensor]
@@ -33,7 +32,8 @@ class Neutral:
     version: int
     derived: dict[str, Tensor] = field(default_factory=dict)
     aside: dict[str, int] = field(default_factory=dict)
-    head: dict[str, Tensor] = field(default_factory=dict)
+    head: heads.Head | None = None
+    apart: dict[str, Tensor] = field(default_factory=dict)
 
 
 def recognise(keys: set[str]) -> tuple[str, str]:
@@ -62,7 +62,7 @@ def recognise(keys: set[str]) -> tuple[str, str]:
             continue
         merges = [key for key in keys if key.endswith("downsample.reduction.weight")]
         first_has_merge = prefix + "layers.0.downsample.reduction.weight" in keys
-        if prefix + "head.fc.weight" in keys or (merges and not first_has_merge):
+        if any(f"{prefix}{outer}weight" in keys for outer in heads.outer_names("timm")) or (merges and not first_has_merge):
             return "timm", prefix
         return "official", prefix
     listed = ", ".join(sorted(keys)[:3])
@@ -80,10 +80,10 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
     dialect = DIALECTS[name]
     version = 2 if any(re.search(r"logit_scale|cpb_mlp|rpe_mlp|continuous_position_bias_mlp", key) for key in tensors) else 1
     neutral = Neutral({}, name, version)
-    decoder = recognise_head(set(tensors))
-    if decoder is not None:
-        neutral.head = _renamed({k: t for k, t in tensors.items() if k.startswith(PREFIXES)}, decoder, backwards=True)
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(PREFIXES)}
+    neutral.head, neutral.apart = heads.read_apart(tensors)
+    if neutral.head is not None:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(neutral.head.apart)}
+    rows = table(dialect, version)
     groups: dict[tuple[int, tuple], dict[int, tuple[str, Tensor]]] = {}
     unknown = []
     for key, tensor in tensors.items():
@@ -92,7 +92,7 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
             word = key.split(".")[0]
             neutral.aside[word] = neutral.aside.get(word, 0) + 1
             continue
-        claims = list(_claims(inner, dialect, version))
+        claims = _claims(inner, rows)
         if not claims:
             block = _derived(inner, dialect)
             if block is None:
@@ -108,13 +108,13 @@ def to_neutral(tensors: dict[str, Tensor]) -> Neutral:
             "the file belongs to a changed network"
         )
     for (number, solved), members in groups.items():
-        row = dialect.rows[version][number]
+        row = rows[number]
         if len(members) != len(row.theirs):
             present = next(iter(members.values()))[0]
             raise KeysLeftOver(f"{present} stands alone: {len(row.theirs)} tensors belong together there; the file is incomplete")
         ours = OPERATIONS[row.operation][0]([members[place][1] for place in range(len(row.theirs))])
         for pattern, value in zip(row.ours, ours, strict=True):
-            neutral.tensors[_fill(pattern, dict(solved))] = value
+            neutral.tensors[fill(pattern, dict(solved))] = value
     last = max((int(key.split(".")[1]) for key in neutral.tensors if key.startswith("layers.")), default=0)
     if name == "mm" and f"norm{last}.weight" in neutral.tensors and "head.weight" in neutral.tensors:
         # mmpretrain's classifier calls its last norm by the stage's number
@@ -136,73 +136,55 @@ def from_neutral(tensors: dict[str, Tensor], dialect_name: str, version: int, pr
         last = max(int(key.split(".")[1]) for key in left if key.startswith("layers."))
         for part in ("weight", "bias"):
             left[f"norm{last}.{part}"] = left.pop(f"norm.{part}")
-    for row in dialect.rows[version]:
-        for key in [key for key in left if _match(row.ours[0], key) is not None]:
-            indices = _match(row.ours[0], key) or {}
-            names = [_fill(pattern, indices) for pattern in row.ours]
+    within = heads.rows_within(dialect_name)
+    for row in table(dialect, version):
+        # transformers' classifier stands beside its backbone
+        outer = "" if row in within and prefix in ("swin.", "swinv2.") else prefix
+        for key in [key for key in left if match(row.ours[0], key) is not None]:
+            indices = match(row.ours[0], key) or {}
+            names = [fill(pattern, indices) for pattern in row.ours]
             missing = [name for name in names if name not in left]
             if missing:
                 raise KeysLeftOver(f"{key} has no partner {missing[0]}; the checkpoint is incomplete")
             packed = OPERATIONS[row.operation][1]([left.pop(name) for name in names])
             for pattern, value in zip(row.theirs, packed, strict=True):
-                outer = "" if pattern.startswith(("classifier.", "head.")) and prefix in ("swin.", "swinv2.") else prefix
-                result[outer + _fill(pattern, indices)] = value
+                result[outer + fill(pattern, indices)] = value
     if left:
         raise KeysLeftOver(f"{dialect_name} has no name for {len(left)} tensors (first: {min(left)})")
     return result
 
 
-def head_from_neutral(head: dict[str, Tensor], table: str) -> dict[str, Tensor]:
-    """Return a decoder's tensors in the names of ``HEADS[table]``.
-
-    Raises:
-        KeysLeftOver: that code base has no such decoder.
-    """
-    return _renamed(head, table, backwards=False)
-
-
-def _renamed(tensors: dict[str, Tensor], table: str, backwards: bool) -> dict[str, Tensor]:
-    """Rename by a table of one-to-one rows: theirs to ours (``backwards``) or ours to theirs."""
-    result: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        if key.startswith(IGNORED):
-            continue
-        for row in HEADS[table]:
-            source, target = (row.theirs[0], row.ours[0]) if backwards else (row.ours[0], row.theirs[0])
-            indices = _match(source, key)
-            if indices is not None:
-                result[_fill(target, indices)] = tensor
-                break
-        else:
-            raise KeysLeftOver(f"{key} {tuple(tensor.shape)} has no place in a decoder of the dialect {table}")
-    return result
+def table(dialect: Dialect, version: int) -> tuple[Row, ...]:
+    """Return a dialect's rows with those of heads among them."""
+    within = heads.rows_within(dialect.name)
+    return tuple(one for row in dialect.rows[version] for one in (within if row is HEAD else (row,)))
 
 
 def _inner(key: str, prefix: str, dialect: str) -> str | None:
     """Return the key inside the network, or None for another part of the file."""
     if dialect == "hf" and prefix.endswith(("swin.", "swinv2.")):
         beside = key.removeprefix(prefix.removesuffix("swin.").removesuffix("swinv2."))
-        if beside.startswith(("classifier.", "hidden_states_norms.")):
+        if beside.startswith((*heads.outer_names(dialect), "hidden_states_norms.")):
             return beside
-    if dialect == "mm" and key.startswith("head.") and prefix:
-        return key if key.startswith("head.fc.") else None
+    if dialect == "mm" and prefix and key.startswith("head."):  # any head of mmpretrain; those of other tasks are left aside
+        return key if key.startswith(heads.outer_names(dialect)) else None
     if not key.startswith(prefix):
         return None
     inner = key.removeprefix(prefix)
     if dialect == "hf":
-        # SimMIM's decoder; a final norm that transformers 5 keeps in its pyramids and never uses
-        if inner.startswith(("decoder.", "swin.layernorm.", "swinv2.layernorm.")):
+        # what only training uses; a final norm that transformers 5 keeps in its pyramids and never uses
+        if inner.startswith((*heads.beginnings("unread"), "swin.layernorm.", "swinv2.layernorm.")):
             return None
         for theirs, files in HF_5_SPELLINGS:
             inner = inner.replace(theirs, files)
     return inner.replace(".rpe_mlp.", ".cpb_mlp.")
 
 
-def _claims(key: str, dialect: Dialect, version: int) -> list[tuple[int, int, Indices]]:
+def _claims(key: str, rows: tuple[Row, ...]) -> list[tuple[int, int, Indices]]:
     found = []
-    for number, row in enumerate(dialect.rows[version]):
+    for number, row in enumerate(rows):
         for place, pattern in enumerate(row.theirs):
-            indices = _match(pattern, key)
+            indices = match(pattern, key)
             if indices is not None:
                 found.append((number, place, indices))
     return found
@@ -211,58 +193,7 @@ def _claims(key: str, dialect: Dialect, version: int) -> list[tuple[int, int, In
 def _derived(key: str, dialect: Dialect) -> str | None:
     """Return the name a derived table is remembered by, or None."""
     for pattern in dialect.drop:
-        indices = _match(pattern, key)
+        indices = match(pattern, key)
         if indices is not None:
             return f"layers.{indices['s']}.blocks.{indices['b']}.{pattern.rsplit('.', 1)[-1]}"
     return None
-
-
-@functools.cache
-def _compiled(pattern: str) -> tuple[re.Pattern[str], tuple[tuple[str, int, int], ...]]:
-    """Return the regular expression of a pattern and (letter, factor, offset) of its numbers."""
-    numbers = []
-    parts = []
-    for piece in re.split(r"(\{[^}]*\}|\*)", pattern):
-        if piece == "*":
-            parts.append("(?P<rest>.+)")
-        elif piece.startswith("{"):
-            factor, letter, offset = re.fullmatch(r"\{(\d*)([sb])(?:\+(\d+))?\}", piece).groups()  # type: ignore[union-attr]
-            numbers.append((letter, int(factor or 1), int(offset or 0)))
-            parts.append(r"(\d{1,4})")
-        else:
-            parts.append(re.escape(piece))
-    return re.compile("".join(parts)), tuple(numbers)
-
-
-def _match(pattern: str, key: str) -> dict | None:
-    """Return the indices (and the rest) for which ``pattern`` is ``key``, solving the arithmetic backwards."""
-    expression, numbers = _compiled(pattern)
-    found = expression.fullmatch(key)
-    if found is None:
-        return None
-    indices: dict = {}
-    values = [group for name, group in zip(range(expression.groups), found.groups(), strict=True) if group is not None]
-    for (letter, factor, offset), text in zip(numbers, values, strict=False):
-        value = int(text) - offset
-        if value < 0 or value % factor or str(int(text)) != text:
-            return None
-        indices[letter] = value // factor
-    if "rest" in expression.groupindex:
-        indices["rest"] = found["rest"]
-    return indices
-
-
-def _fill(pattern: str, indices: dict) -> str:
-    def number(match: re.Match[str]) -> str:
-        return str(int(match[1] or 1) * indices[match[2]] + int(match[3] or 0))
-
-    return re.sub(r"\{(\d*)([sb])(?:\+(\d+))?\}", number, pattern).replace("*", str(indices.get("rest", "*")))
-
-
-def unused_rows(dialect: Dialect, version: int, keys: set[str]) -> list[Row]:
-    """Return rows of a table that explain none of ``keys``; the tests ask that each is used somewhere."""
-    return [
-        row
-        for row in dialect.rows[version]
-        if not any(_match(pattern, key) is not None for pattern in row.theirs for key in keys)
-    ]

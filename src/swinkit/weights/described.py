@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from swinkit.bounds import real, reals, text, whole, wholes
 from swinkit.embedded import METADATA_KEY
 from swinkit.errors import CheckpointError, UnknownName, brief, refusing
 from swinkit.files import parse_json
-from swinkit.labels import ade20k, imagenet_names
+from swinkit.labels import imagenet_names
 from swinkit.models.variants import resolve
-from swinkit.specs import MAX_CLASSES, Decoder, MaskRules, ModelSpec, Preprocessing, Variant
+from swinkit.specs import MAX_CLASSES, ModelSpec, Preprocessing
+from swinkit.weights import heads
+from swinkit.weights.hf import FIX
 from swinkit.weights.read import MAX_HEADER, read_json
-
-_FIX = "mend it, or download it again"
 
 
 def own_description(path: Path, metadata: dict[str, str]) -> ModelSpec | None:
@@ -39,7 +38,7 @@ def own_description(path: Path, metadata: dict[str, str]) -> ModelSpec | None:
 
 
 def folder_description(folder: Path) -> ModelSpec | None:
-    """Return the description in a folder of transformers or timm, None when there is no ``config.json``.
+    """Return the description in a folder of transformers, timm or the mm family, None when there is no ``config.json``.
 
     Raises:
         CheckpointError: a file cannot be read, or says something that cannot be; with file and field.
@@ -49,7 +48,7 @@ def folder_description(folder: Path) -> ModelSpec | None:
         return None
     config = read_json(path)
     try:
-        with refusing(CheckpointError, "config.json cannot be understood", _FIX):
+        with refusing(CheckpointError, "config.json cannot be understood", FIX):
             if "architecture" in config:
                 return timm_spec(config)
             beside = folder / "preprocessor_config.json"
@@ -64,130 +63,10 @@ def hf_spec(config: dict[str, Any], preparation: dict[str, Any] | None) -> Model
     Raises:
         CheckpointError, InputError: a field of the wrong kind or out of its bounds.
     """
-    kind = config.get("model_type")
-    if kind == "upernet":
-        return _upernet_spec(config, preparation)
-    if kind not in ("swin", "swinv2"):
-        raise CheckpointError(f"config.json describes a {brief(kind)!r}, not a swin or swinv2")
-    labels = _hf_labels(config)
-    depths = wholes("config.json: depths", config.get("depths", (2, 2, 6, 2)), 1, 256)
-    variant = Variant(
-        version=1 if kind == "swin" else 2,
-        embed_dim=_integer(config, "embed_dim", 96),
-        depths=depths,
-        num_heads=wholes("config.json: num_heads", config.get("num_heads", (3, 6, 12, 24)), 1, 16384),
-        window_size=_integer(config, "window_size", 7),
-        patch_size=_integer(config, "patch_size", 4),
-        img_size=_integer(config, "image_size", 224),
-        in_chans=_integer(config, "num_channels", 3),
-        num_classes=len(labels),
-        pretrained_windows=config.get("pretrained_window_sizes") or (0,) * len(depths),
-    )
-    side = variant.img_size
-    return ModelSpec(
-        variant,
-        Preprocessing((side, side), "squash") if preparation is None else hf_preprocessing(preparation, side),
-        labels,
-        name=text("config.json: _name_or_path", config.get("_name_or_path") or ""),
-        multi_label=config.get("problem_type") == "multi_label_classification",
-    )
-
-
-def _upernet_spec(config: dict[str, Any], preparation: dict[str, Any] | None) -> ModelSpec:
-    """Return the description of transformers' UPerNet; the file says nothing of how its labels were stored."""
-    body = config.get("backbone_config")
-    if not isinstance(body, dict) or body.get("model_type") not in ("swin", "swinv2"):
-        raise CheckpointError("config.json describes a UPerNet on another backbone than Swin; this package reads those on Swin")
-    spec = hf_spec({**body, "id2label": config.get("id2label")}, preparation)
-    decoder = Decoder(
-        channels=_integer(config, "hidden_size", 512),
-        pool_scales=config.get("pool_scales") or (1, 2, 3, 6),
-        auxiliary_channels=_integer(config, "auxiliary_channels", 256) if config.get("use_auxiliary_head", True) else 0,
-    )
-    known, palette = ade20k()
-    rate = real("config.json: drop_path_rate", body.get("drop_path_rate", 0.1), 0.0, 1.0)
-    return spec.changed(
-        variant=spec.variant.changed(drop_path=float(rate)),
-        task="segment",
-        decoder=decoder,
-        masks=MaskRules((0,), palette) if len(spec.labels) == len(known) else None,
-        preprocessing=Preprocessing((512, 512), "squash", 0, "bilinear") if preparation is None else spec.preprocessing,
-    )
-
-
-def _integer(config: dict[str, Any], name: str, default: int, where: str = "config.json") -> int:
-    value = config.get(name, default)
-    if isinstance(value, list) and len(value) <= 16 and value and all(item == value[0] for item in value):
-        value = value[0]
-    return whole(f"{where}: {name}", value, 1, 99_999)
-
-
-def _hf_labels(config: dict[str, Any]) -> tuple[str, ...]:
-    """Return class names in index order; keys must be 0 .. K-1.
-
-    Without names, or with transformers' placeholders for a known list, the known list is taken.
-    """
-    table = config.get("id2label")
-    if table is None or table == {}:
-        return ()
-    if not isinstance(table, dict) or len(table) > MAX_CLASSES:
-        raise CheckpointError(f"config.json: id2label must be a table of class names, got {brief(table)}")
-    names: dict[int, str] = {}
-    for key, value in table.items():
-        if not re.fullmatch(r"[0-9]{1,7}", key.strip()):
-            raise CheckpointError(f"config.json: id2label has a key that is no number ({brief(key)!r})")
-        if int(key) in names:
-            raise CheckpointError(f"config.json: id2label names the index {int(key)} twice; mend it")
-        names[int(key)] = text(f"config.json: id2label[{int(key)}]", str(value) if isinstance(value, int | float) else value)
-    gap = next((index for index in range(len(names)) if index not in names), None)
-    if gap is not None:
-        if len(names) == 21841:  # V1 22K copies on the hub number their names with the two replaced entries left out
-            return imagenet_names(21841)
-        raise CheckpointError(f"config.json: id2label has {len(names)} names but none for index {gap}; mend it")
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in names.values()):
-        return imagenet_names(len(names)) or tuple(names[i] for i in range(len(names)))
-    return tuple(names[i] for i in range(len(names)))
-
-
-def hf_preprocessing(config: dict[str, Any], img_size: int) -> Preprocessing:
-    """Return the preparation a transformers ``preprocessor_config.json`` describes, old or new form.
-
-    Raises:
-        CheckpointError, InputError: a field of the wrong kind or out of its bounds.
-    """
-    where = "preprocessor_config.json"
-
-    def sides(name: str, value: Any, *keys: str) -> tuple[int, ...]:
-        return tuple(whole(f"{where}: {name}.{key}", value.get(key), 1, 16384) for key in keys)
-
-    resample = whole(f"{where}: resample", config.get("resample", 3), 0, 5)
-    interpolation = {2: "bilinear", 3: "bicubic"}.get(resample)
-    if interpolation is None:
-        raise CheckpointError(f"{where}: resample {resample} is not bilinear (2) or bicubic (3)")
-    normal: dict[str, Any] = {"interpolation": interpolation}
-    for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
-        if config.get(theirs) is not None:
-            normal[ours] = reals(f"{where}: {theirs}", config[theirs], -1e4, 1e4)
-    size, crop = config.get("size", img_size), config.get("crop_size")
-    with refusing(CheckpointError, f"{where} cannot be understood", _FIX):
-        if config.get("do_resize") is False:
-            return Preprocessing((img_size, img_size), "native", **normal)
-        if not isinstance(size, dict):
-            side = _integer({"size": size}, "size", img_size, where)
-            return Preprocessing((side, side), "squash", **normal)
-        if "longest_edge" in size:
-            shorter, longer = sides("size", size, "shortest_edge", "longest_edge")
-            return Preprocessing((shorter, longer), "box", antialias=interpolation != "bilinear", **normal)
-        if "shortest_edge" in size:
-            (edge,) = sides("size", size, "shortest_edge")
-            height = width = edge
-            if config.get("do_center_crop") and isinstance(crop, dict):
-                height, width = sides("crop_size", crop, "height", "width")
-            elif config.get("do_center_crop") and crop is not None:
-                height = width = _integer({"crop_size": crop}, "crop_size", edge, where)
-            return Preprocessing((height, width), "shorter", edge, **normal)
-        height, width = sides("size", size, "height", "width")
-        return Preprocessing((height, width), "squash", **normal)
+    spec = heads.read_config(config, preparation)
+    if spec is None:
+        raise CheckpointError(f"config.json describes a {brief(config.get('model_type'))!r}, not a swin or swinv2")
+    return spec
 
 
 def timm_spec(config: dict[str, Any]) -> ModelSpec:

@@ -1,7 +1,6 @@
 """How each code base names and packs the tensors of a Swin: tables, read in both directions.
 
-A row is (our names, their names, operation). ``{s}`` and ``{b}`` are stage and block, ``{s+1}``, ``{2s+2}`` arithmetic on
-them, ``*`` the rest of a key. A pattern matches a whole key, so the order of rows does not matter.
+A row is (our names, their names, operation), in the pattern language of ``rows.py``; names of heads stand in ``heads/``.
 
 To add a dialect: a table here, a line in ``convert.recognise``, and the live library in ``benchmarks/parity.py``: equal
 shapes prove nothing (``merge_weight`` loads without complaint when it is forgotten).
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from swinkit.weights.rows import Row
 
 Tensors = list[Tensor]
 
@@ -43,13 +44,8 @@ OPERATIONS: dict[str, tuple[Callable[[Tensors], Tensors], Callable[[Tensors], Te
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a dialect's table."""
-
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
-    operation: str = "same"
+# Here stand the rows of ``heads/`` in a table: their place decides the order of tensors in a file.
+HEAD = Row((), ())
 
 
 @dataclass(frozen=True)
@@ -89,11 +85,11 @@ _DERIVED = (
 
 # microsoft/Swin-Transformer models/; also the detection and segmentation forks behind ``backbone.`` and SimMIM's
 # encoder behind ``encoder.`` (whose oldest files say rpe_mlp).
-_OFFICIAL_ENDS = (*_rows("head.*"), *_rows("*", ours=_MERGE, theirs=_MERGE))
+_OFFICIAL_ENDS = (HEAD, *_rows("*", ours=_MERGE, theirs=_MERGE))
 OFFICIAL = Dialect("official", {1: (*_OURS, *_OFFICIAL_ENDS, *_OURS_1), 2: (*_OURS, *_OFFICIAL_ENDS, *_OURS_2)}, _DERIVED)
 
 # timm 1.x swin_transformer.py, swin_transformer_v2.py: merging at the start of the next stage, head.fc.
-_TIMM_ENDS = (Row(("head.*",), ("head.fc.*",)), Row((_MERGE + "*",), ("layers.{s+1}.downsample.*",)))
+_TIMM_ENDS = (HEAD, Row((_MERGE + "*",), ("layers.{s+1}.downsample.*",)))
 TIMM = Dialect("timm", {1: (*_OURS, *_TIMM_ENDS, *_OURS_1), 2: (*_OURS, *_TIMM_ENDS, *_OURS_2)}, _DERIVED)
 
 # transformers modeling_swin.py, modeling_swinv2.py: the names in files, which version 5 still writes.
@@ -114,7 +110,7 @@ _HF_COMMON = (
     Row((_MERGE + "*",), ("encoder.layers.{s}.downsample.*",)),
     Row(("norm.*",), ("layernorm.*",)),
     Row(("norm{s}.*",), ("hidden_states_norms.stage{s+1}.*",)),
-    Row(("head.*",), ("classifier.*",)),
+    HEAD,
 )
 _HF_1 = (
     Row((BLOCK + "attn.qkv.bias",), tuple(_HF_SELF + f"{part}.bias" for part in _PARTS), "stack"),
@@ -152,7 +148,8 @@ _TV_COMMON = (
     Row((BLOCK + "mlp.fc1.*",), (_TV + "mlp.0.*",)),
     Row((BLOCK + "mlp.fc2.*",), (_TV + "mlp.3.*",)),
     Row((_MERGE + "*",), ("features.{2s+2}.*",)),
-    *_rows("norm.*", "head.*"),
+    *_rows("norm.*"),
+    HEAD,
 )
 TORCHVISION = Dialect(
     "torchvision",
@@ -176,7 +173,7 @@ _MM_COMMON = (
     *_rows("qkv.*", "proj.*", ours=BLOCK + "attn.", theirs=_MM + "attn.w_msa."),
     Row((BLOCK + "mlp.fc1.*",), (_MM + "ffn.layers.0.0.*",)),
     Row((BLOCK + "mlp.fc2.*",), (_MM + "ffn.layers.1.*",)),
-    Row(("head.*",), ("head.fc.*",)),
+    HEAD,
 )
 MM = Dialect(
     "mm",

@@ -11,6 +11,7 @@ from torch import Tensor
 from swinkit.errors import CheckpointError, brief
 from swinkit.specs import Variant
 from swinkit.weights.convert import Neutral
+from swinkit.weights.heads import HEADS
 
 _MAX_STAGES, _MAX_BLOCKS, _MAX_DIM = 8, 256, 16384
 
@@ -39,7 +40,6 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         raise CheckpointError(f"the tensors are no complete Swin ({reason}); the file belongs to another network") from error
     if embed_dim * 2 ** (len(depths) - 1) > _MAX_DIM:
         raise CheckpointError(f"{embed_dim} channels in the first stage are more than a Swin has; the file is damaged")
-    head = tensors.get("head.weight")
     fields: dict[str, Any] = {
         "version": neutral.version,
         "embed_dim": int(embed_dim),
@@ -48,7 +48,7 @@ def infer_variant(neutral: Neutral, name: str = "", hints: Variant | None = None
         "patch_size": int(patch_size),
         "mlp_ratio": ratio,
         "in_chans": int(in_chans),
-        "num_classes": 0 if head is None else int(head.shape[0]),
+        "num_classes": max(head.classes(tensors) for head in HEADS.values()),
         "drop_path": hints.drop_path if hints else 0.1,
         "absolute_position": "absolute_pos_embed" in tensors,
         "shift": hints.shift if hints else True,

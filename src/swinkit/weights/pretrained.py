@@ -14,9 +14,9 @@ from swinkit.models.build import TIMM
 from swinkit.models.classifier import SwinClassifier
 from swinkit.models.segmentation import Segmenter
 from swinkit.models.swin import SwinBackbone
-from swinkit.models.systems import DEFAULT_DECODERS, SYSTEM_NAMES, resolve_system
 from swinkit.models.timm_backbone import TimmBackbone
-from swinkit.models.variants import names_weights, resolve
+from swinkit.models.variants import names_weights
+from swinkit.weights import heads
 from swinkit.weights.adapt import load_into
 from swinkit.weights.checkpoint import Checkpoint, load_checkpoint
 
@@ -63,11 +63,10 @@ def create_model(
         return build.create_model(
             name, num_classes, in_chans, img_size, backbone, timm_weights=timm and pretrained is True, **changes
         )
-    weights_of = (backbone or "swin_tiny") if name in DEFAULT_DECODERS else name
-    checkpoint = load_checkpoint(weights_of if pretrained is True else os.fspath(pretrained))
-    spec = checkpoint.spec
-    segmenter = name in SYSTEM_NAMES
-    own = spec.variant.num_classes if segmenter == (spec.decoder is not None) else None
+    kind = heads.of_name(name)
+    checkpoint = load_checkpoint(kind.weights_of(name, backbone) if pretrained is True else os.fspath(pretrained))
+    same = kind.apart == heads.of_description(checkpoint.spec).apart  # an encoder's weights are a classifier's without classes
+    own = checkpoint.spec.variant.num_classes if same else None
     below = None if backbone is None else _network_of(backbone)
     classes = own if num_classes is None else num_classes
     network = build.create_model(_network_of(name), classes, in_chans, img_size, below, **changes)
@@ -111,7 +110,7 @@ def _network_of(name: str) -> str:
     """Return the name of the network where ``name`` stands for trained weights, else ``name``."""
     if not names_weights(name) or name.startswith(TIMM):
         return name
-    return (resolve_system(name) if name in SYSTEM_NAMES else resolve(name))[0]
+    return heads.of_name(name).canonical(name)
 
 
 def _filled(network: Network, checkpoint: Checkpoint, exact: bool) -> Network:

@@ -22,13 +22,7 @@ class ConvNorm(nn.Module):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Return norm and ReLU of the convolution's result."""
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            # A batch of one pooled to one cell has no spread: the running statistics stand in (the originals crash).
-            norm = self.norm
-            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        else:
-            x = self.norm(x)
-        return F.relu(x, inplace=True)
+        return normalise(self.norm, x)
 
 
 class FcnHead(nn.Module):
@@ -43,6 +37,16 @@ class FcnHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits at the map's size: (B, in_channels, h, w) -> (B, num_classes, h, w)."""
         return self.classifier(self.dropout(self.convs[0](x)))
+
+
+def normalise(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Return BatchNorm and ReLU of (B, C, H, W)."""
+    if norm.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        # A batch of one pooled to one cell has no spread: the running statistics stand in (the originals crash).
+        x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    else:
+        x = norm(x)
+    return F.relu(x, inplace=True)
 
 
 def classifier(channels: int, num_classes: int) -> nn.Conv2d:

@@ -43,7 +43,7 @@ class Segmenter(nn.Module):
             )
             neck_widths = (decoder.neck_channels,) * len(widths)
         elif decoder.kind == "unet":
-            self.neck = UNetNeck(widths)
+            self.neck = UNetNeck(widths, decoder.deconv_kernel)
             neck_widths = self.neck.channels
             self.decode_head = FcnHead(neck_widths[-1], decoder.channels, num_classes, decoder.dropout)
         else:

@@ -1,7 +1,7 @@
 """UPerNet (arXiv 1807.10221): pooled context on the coarsest map, a top-down pyramid, all levels fused at the finest.
 
 Source: ``uper_head.py`` and ``psp_head.py`` of mmsegmentation, which the Swin authors used. Parameter names are neutral
-ones; ``weights/heads.py`` has those of the other code bases.
+ones; ``weights/heads/segment.py`` has those of the other code bases.
 """
 
 from __future__ import annotations

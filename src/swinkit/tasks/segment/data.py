@@ -15,18 +15,16 @@ Class names: ``classes.txt`` (a name a line, the line's number from 0 is the val
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from swinkit.data.coco import MAX_BYTES, Drawing, read_coco
 from swinkit.data.containers import FolderSource, Source, ZipSource, is_picture
-from swinkit.data.images import read_image
+from swinkit.data.labelled import Pictures
 from swinkit.data.masks import IGNORED, MASK_SUFFIXES, MAX_CLASSES, MaskReader, read_mask
 from swinkit.data.names import checked_labels
 from swinkit.data.parts import PARTS, MissingPart, part_in
@@ -41,44 +39,22 @@ MAX_LIST = 2**20  # bytes of classes.txt
 
 
 @dataclass
-class SegmentationData:
-    """Pictures with label maps.
+class SegmentationData(Pictures):
+    """Pictures with label maps: ``items`` hold the map's name; polygons stand in ``shapes`` under the picture's name.
 
     Args:
-        classes: names in index order; void is none of them.
-        items: (source number, picture, label map) of each pair; polygons stand in ``shapes`` under the picture's name.
-        sources: folders and zips the items point into.
         rules: which stored values are void; colours.
         shapes: COCO only: picture -> what is drawn over it.
     """
 
-    classes: list[str]
     items: list[tuple[int, str, str]]
-    sources: list[Source]
     rules: MaskRules
     shapes: dict[str, Drawing] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def name(self, index: int) -> str:
-        """Return the picture's path, for people."""
-        source, name, _ = self.items[index]
-        return self.sources[source].label(name)
 
     def mask_name(self, index: int) -> str:
         """Return the label map's path, for people."""
         source, name, mask = self.items[index]
         return self.sources[source].label(mask or name)
-
-    def read(self, index: int, grey: bool = False) -> Image.Image:
-        """Return the upright picture, "RGB" or "L".
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        source, name, _ = self.items[index]
-        return read_image(self.sources[source].read(name), name=self.name(index), grey=grey)
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the class ids, (H, W) uint8, 255 void.
@@ -107,16 +83,9 @@ class SegmentationData:
         image = self.read(index)
         self.mask(index, (image.height, image.width))
 
-    def fingerprint(self) -> str:
-        """Return a short hash of classes, names and rules; where the files lie does not count."""
-        digest = hashlib.sha256(json.dumps([self.classes, list(self.rules.void)]).encode())
-        for _, name, mask in self.items:
-            digest.update(f"{name}\0{mask}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()[:16]
-
-    def subset(self, indices: list[int]) -> SegmentationData:
-        """Return some of the pairs, with the same classes."""
-        return SegmentationData(self.classes, [self.items[i] for i in indices], self.sources, self.rules, self.shapes)
+    def meaning(self) -> Any:
+        """Return classes and the values that are void."""
+        return [self.classes, list(self.rules.void)]
 
 
 def open_segmentation(
