@@ -26,7 +26,6 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks import accelerator as on_accelerator
-from benchmarks import training as trained
 from benchmarks.contenders import (
     FLOORS,
     PARTS,
@@ -37,12 +36,9 @@ from benchmarks.contenders import (
     pyramid_makers,
     segment_makers,
 )
-from benchmarks.peers import (
-    Products,
-    network,
-    spec_of,
-)
+from benchmarks.peers import Products, network, spec_of
 from benchmarks.processor import peak
+from benchmarks.training import training
 from benchmarks.turns import Makers, enough, take_turns
 from swinkit.engines.timing import interleaved
 from swinkit.files import atomic_write
@@ -334,11 +330,6 @@ def shares(parts: dict[str, float]) -> str:
 def accelerator(bench: Bench) -> str:
     """Swin-S at 224 on this machine's accelerator: bfloat16, batch 1 and 128, and a training step, beside timm."""
     return on_accelerator.tables(resolve(SMALL)[1], torch.device("cuda"), bench.rounds)
-
-
-def training(bench: Bench) -> str:
-    """A training step of Swin-T at 224 on the CPU, beside timm and transformers: same weights, losses compared."""
-    return trained.tables(bench.batch, bench.rounds)
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Bench], str]]] = {
