@@ -159,7 +159,7 @@ def test_machines_they_are_not_made_for_are_told_from_the_others(monkeypatch: py
 )
 def test_what_a_compiler_says_becomes_one_sentence(said: str, remedy: str) -> None:
     found = building.error_in(
-        RuntimeError(f"C++ compile error\n\nCommand:\ng++ a.cpp\n\nOutput:\n{said}\ncompilation terminated.")
+        RuntimeError(f"CppCompileError: C++ compile error\n\nCommand:\ng++ a.cpp\n\nOutput:\n{said}\ncompilation terminated.")
     )
     assert said in found
     assert remedy in found
