@@ -159,7 +159,7 @@ def test_machines_they_are_not_made_for_are_told_from_the_others(monkeypatch: py
 )
 def test_what_a_compiler_says_becomes_one_sentence(said: str, remedy: str) -> None:
     found = building.error_in(
-        RuntimeError(f"C++ compile error\n\nCommand:\ng++ a.cpp\n\nOutput:\n{said}\ncompilation terminated.")
+        RuntimeError(f"CppCompileError: C++ compile error\n\nCommand:\ng++ a.cpp\n\nOutput:\n{said}\ncompilation terminated.")
     )
     assert said in found
     assert remedy in found
@@ -253,7 +253,9 @@ def test_digits_write_every_number_and_add_up() -> None:
     assert digits.abs().max() <= 128
     written = digits[0] * 65536 + digits[1] * 256 + digits[2]
     assert written.abs().max() <= reference.LARGEST + 1
-    assert ((written * step.double() - numbers.double()).abs() <= 0.51 * step.double()).all()
+    assert (
+        (written * step.double() - numbers.double()).abs() <= 1.5 * step.double()
+    ).all()  # float32 itself has no half steps left here
 
 
 @pytest.mark.parametrize("inner", [96, 384, 1152])

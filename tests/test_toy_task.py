@@ -29,9 +29,11 @@ from swinkit.training.log import Metric
 from swinkit.training.recipe import Recipe
 
 METRICS = (Metric("closeness", share=False),)
-PLAN = {"task": "score", "model": "swin_nano", "from_scratch": True, "epochs": 4, "batch_size": 8, "precision": "fp32", "workers": 0,
-        "network": {"img_size": 32, "patch_size": 8}, "schedule": {"warmup_epochs": 0}, "optimiser": {"learning_rate": 1e-3, "rate_batch": 8},
-        "test": {"resize": "squash"}}  # fmt: skip
+PLAN = {
+    "task": "score", "model": "swin_nano", "from_scratch": True, "epochs": 4, "batch_size": 8, "precision": "fp32", "workers": 0,
+    "network": {"img_size": 32, "patch_size": 8}, "schedule": {"warmup_epochs": 0}, "test": {"resize": "squash"},
+    "optimiser": {"learning_rate": 1e-3, "rate_batch": 8},
+}  # fmt: skip
 
 
 class ScoreRecipe(Recipe):

@@ -123,7 +123,7 @@ def compiled(names: Iterable[str], folder: Path) -> dict[str, Operation]:
 def error_in(error: Exception) -> str:
     """Return the first error of a compiler's words, ")" and what to do about it."""
     text = str(getattr(error, "output", None) or error)
-    lines = [line for line in text.splitlines() if re.search(r"error:|cannot find|not found|no working", line, re.IGNORECASE)]
+    lines = [line for line in text.splitlines() if re.search(r"\berror:|cannot find|not found|no working", line, re.IGNORECASE)]
     said = " ".join((lines or text.splitlines() or [type(error).__name__])[0].split())[-150:]
     return f"{said}); " + next((remedy for pattern, remedy in REMEDIES if re.search(pattern, said)), "mend or reinstall g++")
 

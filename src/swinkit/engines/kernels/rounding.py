@@ -40,7 +40,7 @@ def close_enough(
     Args:
         module: an exported graph of one input.
         layers: its nodes that are linear layers.
-        example: what it is given, (B, ...); the first of them is looked at.
+        example: what it is given, (B, ...).
         weight_of: gives a layer's weights, (columns, K).
     """
     kept = []
@@ -55,7 +55,7 @@ def close_enough(
             return answer
 
     with torch.no_grad():
-        Watcher(module, garbage_collect_values=False).run(example[:1], enable_io_processing=False)
+        Watcher(module, garbage_collect_values=False).run(example, enable_io_processing=False)
     return kept
 
 
