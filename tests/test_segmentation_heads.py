@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.parity_segmentation import rows
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -158,6 +159,26 @@ def test_a_unet_with_transposed_convolutions_answers_as_written_down_plainly(
     back = _mm_state(network, tmp_path)
     assert back.keys() == (body | state).keys()
     assert all(torch.equal(back[name], value) for name, value in (body | state).items())
+
+
+def test_a_fixture_with_transposed_convolutions_is_compared(tmp_path: Path) -> None:
+    model = _shaken(swinkit.create_model("unet", num_classes=5, channels=12, auxiliary_channels=0, **BODY))
+    assert isinstance(model, Segmenter)
+    state = {name: value for name, value in _mm_state(model, tmp_path).items() if name.startswith("backbone.")} | _unet_state(4)
+    picture = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.inference_mode():
+        logits = _unet(model.backbone((picture.float() - 128) / 64), state, 4, (64, 96))
+    config = {**CONFIG, "neck": {"upsample": "DeconvModule"}, "decode_head": {"type": "FCNHead", "num_classes": 5}}
+    stored = {f"state/{name}": value.contiguous() for name, value in state.items()}
+    stored |= {"input/a": picture, "out/a/logits": logits, "input/train": picture, "input/train_target": picture[:, 0] % 5}
+    for name, wrong in (("good", 0.0), ("bad", 1e-3)):
+        stored["out/a/logits"] = logits + wrong
+        told = {"config": json.dumps({"system": "unet", "model": config})}
+        save_file({key: value.clone() for key, value in stored.items()}, tmp_path / f"{name}.safetensors", metadata=told)
+    found = {row.fixture: row for row in rows(tmp_path)}
+    assert found["good.safetensors"].compared == 1
+    assert found["good.safetensors"].fits
+    assert not found["bad.safetensors"].fits
 
 
 def test_a_unet_with_transposed_convolutions_trains_on_a_batch_of_one() -> None:
