@@ -70,7 +70,11 @@ def test_sanitisers_find_nothing(sanitiser: str) -> None:
     found = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
     if sanitiser == "address" and not Path(found).is_absolute():
         pytest.skip("needs libasan")
-    run(names, *flags, **({"LD_PRELOAD": found, "ASAN_OPTIONS": "detect_leaks=0"} if sanitiser == "address" else {}))
+    run(
+        names,
+        *flags,
+        **({"LD_PRELOAD": f"{found} libstdc++.so.6", "ASAN_OPTIONS": "detect_leaks=0"} if sanitiser == "address" else {}),
+    )
 
 
 @needs_gxx
