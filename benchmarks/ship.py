@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from swinkit.tasks.pictures import draw_confusion
+from swinkit.tasks.confusion import draw_confusion
 from torch import Tensor
 
 from swinkit.embedded import EMBEDDED

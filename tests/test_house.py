@@ -351,7 +351,7 @@ def test_building_swin_s_is_two_calls_deep() -> None:
     files, functions, nesting = walk.sizes
     assert files <= 5
     assert functions <= 22
-    assert nesting <= 7
+    assert nesting <= 8  # attention calls what V1 and V2 share
 
 
 @pytest.mark.parametrize("version", [1, 2])
