@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from swinkit.tasks.confusion import draw_confusion
 from torch import Tensor
 
 from swinkit.embedded import EMBEDDED
@@ -27,9 +26,11 @@ from swinkit.models.variants import count_macs
 from swinkit.prediction import load
 from swinkit.runs.card import RunFacts, run_card
 from swinkit.specs import ModelSpec
+from swinkit.tasks.confusion import draw_confusion
 from swinkit.tasks.segment.data import open_segmentation
 from swinkit.tasks.segment.metric import evaluate_segmentation
 from swinkit.tasks.segment.work import Sheet
+from swinkit.tasks.table import task_of
 from swinkit.training import runs
 from swinkit.training.checkpoint import Progress, read_progress
 from swinkit.weights import load_checkpoint, save_native
@@ -234,7 +235,8 @@ def described(run: Path, about: Shipped, progress: Progress, spec: ModelSpec, as
         out_of_scope=about.out_of_scope,
         limits=[*about.limits, f"best of {len(progress.rows)} epochs by the validation pictures it is reported on"],
         licences=about.licences,
-        task=spec.task,
+        pipeline=task_of(spec).pipeline,
+        use=task_of(spec).use,
         hardware=hardware,
         software=software,
         started=progress.started,
