@@ -51,6 +51,13 @@ def read_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def process() -> tuple[int, int]:
+    """Return (number of this process, number of processes) of a distributed run; (0, 1) of any other."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
 def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -58,8 +58,7 @@ def _described(task: Task, plan: Recipe, data: Any, name_of_run: str) -> tuple[M
             changes[field] = getattr(network, field)
     if variant.version == 2 and checkpoint is not None and network.pretrained_windows is None:
         # Coordinates stay in the scale of the window the weights were trained with (arXiv 2111.09883, section 3.3).
-        windows = zip(variant.pretrained_windows, variant.stage_windows, strict=True)
-        changes["pretrained_windows"] = tuple(old or window for old, window in windows)
+        changes["pretrained_windows"] = variant.reference_windows
     variant = variant.changed(**changes)
     spec = ModelSpec(
         variant,

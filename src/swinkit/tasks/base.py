@@ -23,7 +23,7 @@ from swinkit.data.check import Report
 from swinkit.data.geometry import Geometry
 from swinkit.data.images import read_image
 from swinkit.data.transforms import placed, resized
-from swinkit.errors import CheckpointError, InputError
+from swinkit.errors import CheckpointError, InputError, RunError
 from swinkit.export.write import default_size
 from swinkit.models.build import build_network
 from swinkit.models.variants import count_macs
@@ -312,7 +312,10 @@ class PictureWork:
     def __init__(self, metrics: Sequence[Metric], spec: ModelSpec, train: Any, val: Any) -> None:
         self.metrics, self.metric = tuple(metrics), metrics[0]
         self.spec, self.train, self.val = spec, train, val
-        self.grey = len(spec.preprocessing.mean) == 1
+        channels = len(spec.preprocessing.mean)
+        if channels not in (1, 3):
+            raise RunError(f"this network takes {channels} channels, pictures have 3 or are read as grey; start from another")
+        self.grey = channels == 1
 
     def __len__(self) -> int:
         return len(self.train)

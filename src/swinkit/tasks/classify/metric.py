@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinkit.data.names import checked_labels
-from swinkit.data.reading import read_batches
+from swinkit.data.reading import process, read_batches
 from swinkit.data.tables import read_rows
 from swinkit.data.transforms import normalise, resized
 from swinkit.errors import DatasetError, InputError
@@ -254,7 +254,7 @@ def evaluate_classifier(
             "these pictures have several labels each, this model gives one; train a model on several, or give a table with "
             "a column 'label'"
         )
-    rank, world = _process()
+    rank, world = process()
     evaluation = ClassificationEvaluation(
         data.classes,
         multi_label,
@@ -287,12 +287,6 @@ def evaluate_classifier(
     report = evaluation.compute()
     report["preprocessing"] = preprocessing.describe()
     return report
-
-
-def _process() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 def read_groups(path: Path, data: Data) -> dict[int, str]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from swinkit.data import ClassificationData
 from swinkit.data.transforms import Augmentation, augment
-from swinkit.errors import RunError
 from swinkit.specs import ModelSpec
 from swinkit.tasks.base import PictureWork, precision_of
 from swinkit.tasks.classify.metric import evaluate_classifier, metrics_of
@@ -35,9 +34,6 @@ class ClassifyWork(PictureWork):
         super().__init__(metrics_of(spec), spec, train, val)
         self.recipe = recipe
         self.options = Augmentation(**{name: getattr(recipe.augment, name) for name in Augmentation.__dataclass_fields__})
-        channels = len(spec.preprocessing.mean)
-        if channels not in (1, 3):
-            raise RunError(f"this network takes {channels} channels, pictures have 3 or are read as grey; start from another")
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Any]:
         image = augment(self.train.read(index, self.grey), self.spec.preprocessing, self.options, rng)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from swinkit.data import ClassificationData
 from swinkit.data.transforms import Augmentation, augment
-from swinkit.errors import RunError
 from swinkit.models.simmim import random_mask
 from swinkit.specs import ModelSpec
 from swinkit.tasks.base import PictureWork
@@ -37,9 +36,6 @@ class PretrainWork(PictureWork):
         super().__init__(METRICS, spec, train, val)
         self.recipe = recipe
         self.options = Augmentation(**{name: getattr(recipe.augment, name) for name in Augmentation.__dataclass_fields__})
-        channels = len(spec.preprocessing.mean)
-        if channels not in (1, 3):
-            raise RunError(f"this network takes {channels} channels, pictures have 3 or are read as grey; start from another")
 
     def sample(self, index: int, rng: np.random.Generator) -> Any:
         return augment(self.train.read(index, self.grey), self.spec.preprocessing, self.options, rng), None

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from swinkit.data.masks import IGNORED, MASK_SUFFIXES, read_mask
+from swinkit.data.reading import process
 from swinkit.errors import DatasetError, ImageError
 from swinkit.specs import Preprocessing
 from swinkit.tasks.segment.passes import Passes, label_map
@@ -134,8 +135,7 @@ def evaluate_segmentation(
     """
     options = options or Passes()
     evaluation = SegmentationEvaluation(data.classes)
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    rank, world = process()
     was_training, place = model.training, torch.device(device)
     model.eval()
     grey = len(preprocessing.mean) == 1

@@ -42,6 +42,7 @@ class Head(Section):
     auxiliary_channels: int | None = Field(None, ge=0, le=4096)
     auxiliary_index: int | None = Field(None, ge=0, le=8)
     dropout: float | None = Field(None, ge=0, lt=1)
+    deconv_kernel: int | None = Field(None, ge=0, le=16, description="unet: side of its transposed convolutions; 0 enlarges")
 
 
 class Loss(Section):
