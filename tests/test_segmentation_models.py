@@ -186,7 +186,7 @@ def test_averaging_with_mirror_images_makes_answers_mirror(kind: str, options: P
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 70), st.integers(1, 70))
 @settings(max_examples=40, deadline=None)
 def test_bands_are_the_bilinear_resize(height: int, width: int, tall: int, wide: int) -> None:
-    from swinkit.engines import dense
+    from swinkit.tasks.segment import passes as dense
 
     logits = torch.randn(3, height, width)
     whole = F.interpolate(logits[None], size=(tall, wide), mode="bilinear", align_corners=False)[0]

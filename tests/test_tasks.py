@@ -213,19 +213,18 @@ def test_a_folder_s_name_is_no_markup(tmp_path: Path, start: str, capsys: pytest
 
 def test_class_weights_and_layer_decay_change_what_is_learnt(tmp_path: Path, start: str) -> None:
     from swinkit.data import open_dataset
-    from swinkit.tasks.classify.work import ClassifyWork
     from swinkit.tasks.recipes import load_recipe
+    from swinkit.tasks.table import TASKS
 
     data = _folder(tmp_path / "data")
     for number in range(9):
         (data / "train" / "red" / f"{number}.png").unlink()  # 3 red, 12 green
     parts = [open_dataset(data, split) for split in ("train", "val")]
     spec = ModelSpec(VARIANT.changed(num_classes=2), Preprocessing((16, 16)), ("green", "red"))
-    batch = {"images": torch.zeros(2, 3, 16, 16), "targets": torch.eye(2)}
     losses = {}
     for kind in ("none", "balanced"):
-        work = ClassifyWork(load_recipe("finetune", [f"class_weights={kind}"]), spec, *parts)
-        losses[kind] = float(work.losses(lambda images: torch.zeros(len(images), 2), batch)["loss"])
+        network = TASKS["classify"].trainable(load_recipe("finetune", [f"class_weights={kind}"]), spec, parts[0])
+        losses[kind] = float(network.losses(torch.zeros(2, 2), torch.eye(2))["cross_entropy"])
     # green weighs 15 / (2 * 12), red 15 / (2 * 3)
     assert losses["none"] == pytest.approx(np.log(2))
     assert losses["balanced"] == pytest.approx(np.log(2) * (15 / 24 + 15 / 6) / 2)

@@ -24,6 +24,7 @@ from tests.test_training_loop import ROOT, SCRIPT, _environment, _same
 from tests.tiny_run import TinyWork, run
 
 from swinkit.errors import RunError
+from swinkit.models.classifier import ClassificationLoss
 from swinkit.training import checkpoint
 
 
@@ -201,18 +202,20 @@ def test_leftovers_of_a_killed_part_are_swept(halted: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("where", ["losses", "evaluate"])
-def test_memory_that_a_cpu_does_not_have_is_a_sentence(tmp_path: Path, where: str) -> None:
+def test_memory_that_a_cpu_does_not_have_is_a_sentence(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Greedy(TinyWork):
         def evaluate(self, *arguments: Any) -> dict[str, Any]:
             if where == "evaluate":
                 torch.empty(2**58)
             return super().evaluate(*arguments)
 
-        def losses(self, model: torch.nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    class GreedyLoss(ClassificationLoss):
+        def forward(self, *arguments: Any) -> dict[str, torch.Tensor]:
             if where == "losses":
                 torch.empty(2**58)
-            return super().losses(model, batch)
+            return super().forward(*arguments)
 
+    monkeypatch.setattr("swinkit.models.classifier.ClassificationLoss", GreedyLoss)
     with pytest.raises(RunError, match="out of memory with .* set micro_batch="):
         run(tmp_path, work=Greedy())
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinkit.data import ClassificationData
 from swinkit.data.transforms import Augmentation, augment
@@ -16,7 +16,7 @@ from swinkit.specs import ModelSpec
 from swinkit.tasks.base import PictureWork
 from swinkit.tasks.pretrain.recipe import PretrainRecipe
 from swinkit.training import runs
-from swinkit.training.batches import Batch
+from swinkit.training.batches import Batch, Counting
 from swinkit.training.checkpoint import Progress
 from swinkit.training.log import Metric
 
@@ -45,6 +45,27 @@ class PretrainWork(PictureWork):
         plan, patch = self.recipe.masking, self.spec.variant.patch_size
         masks = [random_mask(images.shape[-1], plan.cell, patch, plan.ratio, rng) for _ in samples]
         return {"images": images, "targets": torch.from_numpy(np.stack(masks))}
+
+    def evaluate(self, model: nn.Module, device: torch.device, progress: Counting | None = None) -> dict[str, Any]:
+        """Return the mean loss on the validation pictures under fixed masks."""
+        model.eval()
+        total, count = 0.0, 0
+        size = min(64, len(self.val))
+        still = Augmentation((1, 1), (1, 1), 0, 0, 0, 0, 0, 0)
+        with torch.inference_mode():
+            for start in range(0, len(self.val), size):
+                indices = range(start, min(start + size, len(self.val)))
+                rngs = [np.random.default_rng([self.recipe.seed, i, 4]) for i in indices]
+                images = [
+                    augment(self.val.read(i, self.grey), self.spec.preprocessing, still, r)
+                    for i, r in zip(indices, rngs, strict=True)
+                ]
+                batch = self.collate([(image, None) for image in images], rngs[0])
+                loss = model(batch["images"].to(device), batch["targets"].to(device))["error"]
+                total, count = total + float(loss) * len(images), count + len(images)
+                if progress is not None:
+                    progress(count, len(self.val))
+        return {"negative_loss": -total / count, "loss": total / count, "count": count}
 
     def save(self, path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Write the encoder alone, as a headless network that fine-tuning starts from."""
