@@ -28,6 +28,7 @@ from swinkit.export.write import default_size
 from swinkit.models.build import build_network
 from swinkit.models.variants import count_macs
 from swinkit.specs import ModelSpec, Preprocessing
+from swinkit.tasks.classes import with_head_of
 from swinkit.tasks.options import NoOptions, Together
 from swinkit.training.batches import Batch, Counting, Work
 from swinkit.training.checkpoint import Progress
@@ -185,8 +186,8 @@ class Task:
         return spec
 
     def head_for(self, checkpoint: weights.Checkpoint, plan: Any, data: Any) -> weights.Checkpoint:
-        """Return the checkpoint with what can be kept of its head for this data."""
-        return checkpoint
+        """Return the checkpoint with what can be kept of its head for this data: rows of classes of the same name."""
+        return with_head_of(checkpoint, data.classes) if self.has_classes else checkpoint
 
     def network(self, spec: ModelSpec) -> nn.Module:
         """Return the network a description tells of, with new weights: images -> outputs, images and targets -> losses."""

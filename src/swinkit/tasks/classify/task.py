@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +13,6 @@ from swinkit import weights
 from swinkit.data import ClassificationData, open_dataset
 from swinkit.data.check import Report, check_data
 from swinkit.errors import InputError
-from swinkit.labels import imagenet_names, imagenet_synsets
 from swinkit.models.build import build_network
 from swinkit.models.classifier import ClassificationLoss, SwinClassifier
 from swinkit.printing import table
@@ -73,7 +69,7 @@ class Classify(Task):
         return spec.changed(multi_label=data.multi_label)
 
     def head_for(self, checkpoint: weights.Checkpoint, plan: ClassifyRecipe, data: ClassificationData) -> weights.Checkpoint:
-        return checkpoint if plan.map_22k else with_head_of(checkpoint, data.classes)
+        return checkpoint if plan.map_22k else super().head_for(checkpoint, plan, data)
 
     def trainable(self, plan: ClassifyRecipe, spec: ModelSpec, data: ClassificationData) -> nn.Module:
         network = cast("SwinClassifier", build_network(spec))
@@ -155,24 +151,3 @@ class Classify(Task):
 
 def _per_cent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.2f} %"
-
-
-def with_head_of(checkpoint: weights.Checkpoint, classes: Sequence[str]) -> weights.Checkpoint:
-    """Return the checkpoint with a head for these classes: its own rows by name, or none where a name is new.
-
-    As many classes are not the same classes; a head whose names nobody knows is taken as it is.
-    """
-    known: Sequence[str] = checkpoint.spec.labels
-    parts = [name for name in checkpoint.tensors if name.startswith("head.") or ".classifier." in name]
-    if not known or not parts or list(known) == list(classes):
-        return checkpoint
-    synsets = imagenet_synsets(len(known))
-    if known == imagenet_names(len(known)) and set(classes) <= set(synsets):
-        known = synsets  # folders called by WordNet ids, as ImageNet comes
-    count = Counter(known)  # two classes of ImageNet are called "crane": a folder of that name may mean either
-    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in parts}
-    if all(count[name] == 1 for name in classes):
-        places = {name: place for place, name in enumerate(known)}
-        rows = [places[name] for name in classes]
-        tensors |= {part: checkpoint.tensors[part][rows] for part in parts}
-    return dataclasses.replace(checkpoint, tensors=tensors)
