@@ -163,10 +163,14 @@ def test_a_task_of_one_s_own_lives_a_whole_life(tmp_path: Path, capsys: pytest.C
         tmp_path / "run/weights/best.safetensors",
     )
     plan.write_text(json.dumps(PLAN))  # JSON is YAML
+    torch.set_num_threads(1)  # as the other process: the same bits
     words = ["train", str(plan), "--data", str(data), "--out", str(run)]
     root = Path(__file__).parents[1]
     killed = subprocess.Popen(
-        [sys.executable, __file__, *words], stderr=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        [sys.executable, __file__, *words],
+        stderr=subprocess.PIPE,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while not (run / "state.safetensors").exists() and time.monotonic() < deadline and killed.poll() is None:
